@@ -1,0 +1,115 @@
+"""Counters as plain integers. Recording is a dict increment; only `control` turns them into text.
+
+Labels come from the configuration or from closed sets: never a token, a path or text that a peer sent.
+"""
+
+from bisect import bisect_left
+from typing import Final
+
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the latency buckets, in seconds."""
+
+
+class Counter:
+    """A family of counters (or gauges) told apart by label values."""
+
+    __slots__ = ("help", "kind", "labels", "name", "values")
+
+    def __init__(self, name: str, help_: str, *labels: str, kind: str = "counter") -> None:
+        self.name = name
+        self.help = help_
+        self.labels = labels
+        self.kind = kind
+        self.values: dict[tuple[str, ...], int] = {}
+        if not labels:
+            self.values[()] = 0
+
+    def add(self, *labels: str, amount: int = 1) -> None:
+        """Add `amount` to the counter of these label values."""
+        values = self.values
+        values[labels] = values.get(labels, 0) + amount
+
+    def total(self, *labels: str) -> int:
+        """Sum over every counter whose label values begin with `labels`."""
+        n = len(labels)
+        return sum(value for key, value in self.values.items() if key[:n] == labels)
+
+
+class Histogram:
+    """Latencies in fixed buckets, by one label."""
+
+    __slots__ = ("help", "labels", "name", "series")
+
+    def __init__(self, name: str, help_: str, *labels: str) -> None:
+        self.name = name
+        self.help = help_
+        self.labels = labels
+        self.series: dict[tuple[str, ...], list[float]] = {}
+        """Per label values: one count per bucket of SECONDS, one for +Inf, then the sum in seconds."""
+
+    def observe(self, seconds: float, *labels: str) -> None:
+        """Count one latency."""
+        row = self.series.get(labels)
+        if row is None:
+            row = self.series[labels] = [0] * (len(SECONDS) + 2)
+        row[bisect_left(SECONDS, seconds)] += 1
+        row[-1] += seconds
+
+
+class Stats:
+    """Everything the process counts. A new metric is a line here and a call where it happens."""
+
+    __slots__ = (
+        "access_log_dropped",
+        "cache_hits",
+        "cache_misses",
+        "config_reloads",
+        "connections",
+        "connections_refused",
+        "denials",
+        "flights",
+        "forward_failures",
+        "heads_refused",
+        "introspection_seconds",
+        "introspections",
+        "requests",
+        "requests_active",
+        "revocations",
+        "upstream_connections",
+        "upstream_retries",
+        "upstream_seconds",
+    )
+
+    def __init__(self) -> None:
+        self.requests = Counter("fastgate_requests", "Requests answered.", "route", "status")
+        self.requests_active = Counter("fastgate_requests_active", "Requests being answered.", kind="gauge")
+        self.connections = Counter("fastgate_connections", "Open client connections.", kind="gauge")
+        self.connections_refused = Counter("fastgate_connections_refused", "Client connections over the limit.")
+        self.heads_refused = Counter("fastgate_heads_refused", "Malformed requests refused.", "status")
+        self.denials = Counter("fastgate_denials", "Requests refused by policy.", "route", "reason")
+        self.introspections = Counter(
+            "fastgate_introspections", "Questions to an identity provider.", "identity_provider", "outcome"
+        )
+        self.introspection_seconds = Histogram(
+            "fastgate_introspection_seconds", "Time an introspection took.", "identity_provider"
+        )
+        self.cache_hits = Counter("fastgate_cache_hits", "Token states remembered.", "tier", "state")
+        self.cache_misses = Counter("fastgate_cache_misses", "Token states not remembered.", "tier", "reason")
+        self.flights = Counter("fastgate_flights", "Token loads: started, or joined while under way.", "role")
+        self.revocations = Counter("fastgate_revocations", "Revocations taken.", "kind")
+        self.upstream_seconds = Histogram(
+            "fastgate_upstream_seconds", "Time from a forwarded head to the answer's head.", "service"
+        )
+        self.upstream_connections = Counter(
+            "fastgate_upstream_connections", "Upstream connections opened or reused.", "service", "how"
+        )
+        self.upstream_retries = Counter("fastgate_upstream_retries", "Requests sent a second time.", "service")
+        self.forward_failures = Counter(
+            "fastgate_forward_failures", "Forwarding failures.", "service", "side", "stage"
+        )
+        self.access_log_dropped = Counter("fastgate_access_log_dropped", "Access lines dropped: sink too slow.")
+        self.config_reloads = Counter("fastgate_config_reloads", "Configuration reloads.", "outcome")
+
+    def families(self) -> list[Counter | Histogram]:
+        """Every metric, in the order of their names."""
+        return [getattr(self, name) for name in self.__slots__]
