@@ -115,7 +115,6 @@ class DenialReason(StrEnum):
     NO_CREDENTIALS = "no_credentials"
     MALFORMED_CREDENTIALS = "malformed_credentials"
     INACTIVE = "inactive"
-    REVOKED = "revoked"
     EXPIRED = "expired"
     NOT_YET_VALID = "not_yet_valid"
     ISSUER = "issuer"
@@ -360,6 +359,48 @@ class Reply(NamedTuple):
     """For the access log and the counters, never for the client."""
     route: str = ""
     """Name of the route, "" before one matched."""
+
+
+class AnswerHead(NamedTuple):
+    """The head of an upstream's answer that passed every framing and syntax check (RFC 9112 sections 4 to 6)."""
+
+    status: int
+    reason: bytes
+    """Reason phrase as received; may be empty."""
+    fields: tuple[Field, ...]
+    framing: Framing
+    """Already what RFC 9112 section 6.3 makes of method and status: NO_BODY for HEAD, 1xx, 204 and 304."""
+    keep_alive: bool
+    upgrade: bytes | None
+    """The value of Upgrade in lower case on a 101, else None."""
+
+
+class Completion(NamedTuple):
+    """What became of one request: one line of the access log. Holds no token and no query."""
+
+    at: float
+    """Wall time when the head was complete."""
+    seconds: float
+    peer: str
+    method: str
+    host: str
+    path: str
+    status: int
+    """0: the client was gone before an answer could be sent."""
+    outcome: str
+    """One of forwarded, refused, failed, tunnel, client_gone."""
+    reason: str
+    """DenialReason, Cannot or Stage behind a refusal or failure; "" otherwise."""
+    route: str
+    service: str
+    target: str
+    """host:port that answered, "" when nothing was forwarded."""
+    upstream_seconds: float | None
+    """From the forwarded head to the answer's head."""
+    received: int
+    """Octets of the request's body."""
+    sent: int
+    """Octets of the answer's body."""
 
 
 class Forward(NamedTuple):
