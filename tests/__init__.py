@@ -1,0 +1,1 @@
+"""fastgate's tests: the tree mirrors the package; real parts live in `support`."""
