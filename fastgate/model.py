@@ -275,9 +275,9 @@ class HealthCheck:
     """Successes in a row; also, without `path`, one `interval` of rest."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Service:
-    """An upstream: its origin, addresses, timeouts (seconds) and limits."""
+    """An upstream: its origin, addresses, timeouts (seconds) and limits. Compared by identity: it keys its pools."""
 
     name: str
     scheme: str
@@ -326,6 +326,18 @@ class Route:
     """Rendered when the snapshot was built; complete for a protected route."""
     strip_path: bool = False
     preserve_host: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """What is said to upstreams about the way a request came."""
+
+    trusted: tuple[Any, ...] = ()
+    """`ipaddress` networks whose X-Forwarded-* are kept."""
+    via: bytes = b"fastgate"
+    """Our pseudonym in Via (RFC 9110 section 7.6.3); seeing it again is a loop."""
+    protected: frozenset[bytes] = frozenset()
+    """Canonical names (lower case, "-" for "_" and ".") of every header that `upstream_headers` of any route sets."""
 
 
 # --- decisions and outcomes -----------------------------------------------------------------------------------
@@ -409,6 +421,8 @@ class Forward(NamedTuple):
     route: Route
     permit: Permit | None
     """None only on a public route."""
+    forwarding: Forwarding = Forwarding()
+    """Of the same snapshot as the route."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -457,18 +471,6 @@ class Admin:
 
     address: Address
     token: str | None = field(repr=False, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Forwarding:
-    """What is said to upstreams about the way a request came."""
-
-    trusted: tuple[Any, ...] = ()
-    """`ipaddress` networks whose X-Forwarded-* are kept."""
-    via: bytes = b"fastgate"
-    """Our pseudonym in Via (RFC 9110 section 7.6.3); seeing it again is a loop."""
-    protected: frozenset[bytes] = frozenset()
-    """Canonical names (lower case, "-" for "_" and ".") of every header that `upstream_headers` of any route sets."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,89 @@
+"""From the octets of an answer's head to an `AnswerHead`, strictly (RFC 9112 sections 4, 5 and 6.3)."""
+
+import re
+from typing import Final
+
+from fastgate.dataplane.head import FIELDS
+from fastgate.errors import ForwardError, Side, Stage
+from fastgate.model import NO_BODY, AnswerHead, BodyKind, Field, Framing
+
+MAX_HEAD: Final = 64 * 1024
+MAX_FIELDS: Final = 256
+_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_LENGTH_DIGITS: Final = 18
+_SPACE_BEFORE_COLON: Final = re.compile(rb"(?<=\r\n)([^\s:]+)[\t ]+:")
+_SWITCHING: Final = 101
+_BODILESS: Final = frozenset({204, 304})
+
+
+def malformed(detail: str) -> ForwardError:
+    """The upstream broke HTTP: the client gets 502 and the connection is not used again."""
+    return ForwardError(Side.UPSTREAM, Stage.HEAD, detail)
+
+
+def parse_answer_head(raw: bytes, method: str) -> AnswerHead:
+    """Parse one complete answer head to a request with `method`. Raises ForwardError(upstream, head)."""
+    line_end = raw.index(b"\r\n")
+    line = _LINE.fullmatch(raw, 0, line_end)
+    if line is None:
+        raise malformed("malformed status line")
+    fields = _fields(raw, line_end + 2, len(raw) - 2)
+    status = int(line[2])
+    one: dict[bytes, bytes] = {}
+    for key, _, value in fields:
+        if key in _WANTED:
+            if key not in one:
+                one[key] = value
+            elif key == b"connection":
+                one[key] += b"," + value
+            elif key != b"upgrade" and one[key] != value:
+                raise malformed(f"conflicting {key.decode('ascii')}")
+            elif key == b"transfer-encoding":
+                raise malformed("repeated transfer-encoding")
+    options = {token.strip() for token in one.get(b"connection", b"").lower().split(b",")}
+    http_1_0 = line[1] == b"0"
+    framing = _framing(status, method, one, http_1_0=http_1_0)
+    return AnswerHead(
+        status=status,
+        reason=line[3] or b"",
+        fields=fields,
+        framing=framing,
+        keep_alive=(b"keep-alive" in options if http_1_0 else b"close" not in options)
+        and framing.kind is not BodyKind.UNTIL_CLOSE,
+        upgrade=one.get(b"upgrade", b"").lower() if status == _SWITCHING and b"upgrade" in options else None,
+    )
+
+
+_WANTED: Final = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
+
+
+def _fields(raw: bytes, start: int, end: int) -> tuple[Field, ...]:
+    lines = FIELDS.findall(raw, start, end)
+    if sum(len(name) + len(value) for name, value in lines) + 3 * len(lines) != end - start:
+        # RFC 9112 section 5.1: a proxy removes white space before the colon of an answer; all else is malformed.
+        mended = _SPACE_BEFORE_COLON.sub(rb"\1:", raw[start - 2 : end])[2:]
+        lines = FIELDS.findall(mended)
+        if sum(len(name) + len(value) for name, value in lines) + 3 * len(lines) != len(mended):
+            raise malformed("malformed header field")
+    if len(lines) > MAX_FIELDS:
+        raise malformed("too many header fields")
+    return tuple([(name.lower(), name, value.strip(b" \t")) for name, value in lines])
+
+
+def _framing(status: int, method: str, one: dict[bytes, bytes], *, http_1_0: bool) -> Framing:
+    """RFC 9112 section 6.3, in its order; both length fields at once are an attack, not a message."""
+    coding = one.get(b"transfer-encoding")
+    length = one.get(b"content-length")
+    if length is not None and (not length.isdigit() or len(length) > _LENGTH_DIGITS):
+        raise malformed("invalid Content-Length")
+    if coding is not None and (length is not None or http_1_0):
+        raise malformed("Transfer-Encoding beside Content-Length or in HTTP/1.0")
+    if method == "HEAD" or status < 200 or status in _BODILESS:  # noqa: PLR2004 - 1xx
+        return NO_BODY
+    if coding is not None:
+        if coding.lower() != b"chunked":
+            raise malformed("unknown transfer coding")
+        return Framing(BodyKind.CHUNKED)
+    if length is not None:
+        return Framing(BodyKind.LENGTH, int(length))
+    return Framing(BodyKind.UNTIL_CLOSE)

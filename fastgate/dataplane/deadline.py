@@ -1,0 +1,54 @@
+"""A deadline that is moved often and fires rarely."""
+
+import asyncio
+from collections.abc import Callable
+
+
+class Deadline:
+    """One timer per connection: moving it later costs an assignment, because it looks again when it fires."""
+
+    __slots__ = ("_at", "_expired", "_handle", "_loop", "_scheduled")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[], None]) -> None:
+        self._loop = loop
+        self._expired = expired
+        self._at: float | None = None
+        self._handle: asyncio.TimerHandle | None = None
+        self._scheduled = 0.0
+
+    def set(self, seconds: float) -> None:
+        """Expire `seconds` from now unless moved or cleared before."""
+        at = self._loop.time() + seconds
+        self._at = at
+        if self._handle is None:
+            self._schedule(at)
+        elif at < self._scheduled:
+            self._handle.cancel()
+            self._schedule(at)
+
+    def clear(self) -> None:
+        """Do not expire. The timer is left to find that out."""
+        self._at = None
+
+    def close(self) -> None:
+        """Release the timer for good."""
+        self._at = None
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _schedule(self, at: float) -> None:
+        self._scheduled = at
+        self._handle = self._loop.call_at(at, self._fire)
+
+    def _fire(self) -> None:
+        self._handle = None
+        at = self._at
+        if at is None:
+            return
+        # uvloop's clock has milliseconds: a timer may fire a hair early.
+        if self._loop.time() + 0.002 < at:
+            self._schedule(at)
+            return
+        self._at = None
+        self._expired()

@@ -1,0 +1,183 @@
+"""From the octets of a request head to a `RequestHead`, or the status it is refused with (RFC 9112, strictly).
+
+aiohttp's parser reads the same octets afterwards; this one decides first, because a gateway may not be laxer than any
+upstream behind it, and because it keeps what the other drops (the target as sent, the exact request line).
+"""
+
+import re
+from typing import Final
+
+from fastgate.errors import HeadError
+from fastgate.model import NO_BODY, BodyKind, Field, Framing, Limits, RequestHead
+
+TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+FIELDS: Final = re.compile(rb"(" + TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)\r\n")
+"""A field line (RFC 9112 section 5): no space before the colon, no folding, no control characters."""
+_LINE: Final = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])")
+_OTHER_VERSION: Final = re.compile(rb"\S+ \S+ HTTP/\d\.\d")
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_AUTHORITY: Final = re.compile(r"(?:[a-z0-9._~%\-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+_ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
+_MAX_PORT: Final = 65535
+_LENGTH_DIGITS: Final = 18
+"""Keeps a length far below 2**63 for whoever reads it next."""
+
+
+def find_head_end(buffer: bytes | bytearray, limits: Limits) -> int:
+    """Where the head in `buffer` ends, -1 while it is incomplete; raises HeadError when it can never be one."""
+    end = buffer.find(b"\r\n\r\n")
+    if end >= 0 and end + 4 <= limits.header_section + limits.request_line:
+        return end + 4
+    if end < 0:
+        _refuse_hopeless(buffer, limits)
+        return -1
+    raise HeadError(431, "header section too large")
+
+
+def _refuse_hopeless(buffer: bytes | bytearray, limits: Limits) -> None:
+    if _BARE_LF.search(buffer):
+        raise HeadError(400, "bare LF as line end")
+    if buffer and buffer[0] <= 0x20:  # noqa: PLR2004 - white space or a TLS handshake, never a method
+        raise HeadError(400, "not a request line")
+    line_end = buffer.find(b"\r\n")
+    if line_end < 0 and len(buffer) > limits.request_line:
+        raise HeadError(414, "request line too long")
+    if len(buffer) > limits.header_section + limits.request_line:
+        raise HeadError(431, "header section too large")
+
+
+def parse_request_head(raw: bytes, *, limits: Limits, scheme: str, peer: str, port: int) -> RequestHead:
+    """Parse one complete head, its final empty line included. Raises HeadError with the status it deserves."""
+    line_end = raw.index(b"\r\n")
+    line = _LINE.fullmatch(raw, 0, line_end)
+    if line_end > limits.request_line:
+        raise HeadError(414, "request line too long")
+    if line is None:
+        if _OTHER_VERSION.fullmatch(raw, 0, line_end):
+            raise HeadError(505, "not HTTP/1.0 or HTTP/1.1")
+        raise HeadError(400, "malformed request line")
+    method = line[1].decode("ascii")
+    http_1_0 = line[3] == b"0"
+    fields = parse_fields(raw, line_end + 2, len(raw) - 2, limits)
+    one = _single_values(fields)
+    host, target = _resolve_target(method, line[2].decode("ascii"), one.get(b"host"), http_1_0=http_1_0)
+    path, mark, query = target.partition("?")
+    options = [token.strip().lower() for token in one.get(b"connection", b"").split(b",")]
+    framing = request_framing(one, http_1_0=http_1_0)
+    upgrading = b"upgrade" in options and not http_1_0 and framing.kind is BodyKind.NONE
+    return RequestHead(
+        method=method,
+        target=target.encode("ascii"),
+        path=path,
+        query=query if mark else None,
+        http_1_0=http_1_0,
+        host=host,
+        fields=fields,
+        framing=framing,
+        keep_alive=b"keep-alive" in options if http_1_0 else b"close" not in options,
+        upgrade=one.get(b"upgrade", b"").lower() or None if upgrading else None,
+        expects_continue=_expects_continue(one.get(b"expect"), http_1_0=http_1_0),
+        scheme=scheme,
+        peer=peer,
+        port=port,
+    )
+
+
+def parse_fields(raw: bytes, start: int, end: int, limits: Limits) -> tuple[Field, ...]:
+    """Every field line of a section between two offsets; raises HeadError 400 or 431."""
+    lines = FIELDS.findall(raw, start, end)
+    if sum(len(name) + len(value) for name, value in lines) + 3 * len(lines) != end - start:
+        raise HeadError(400, "malformed header field")
+    if len(lines) > limits.header_count:
+        raise HeadError(431, "too many header fields")
+    if end - start > limits.header_field:
+        # Only a section this large can hold a line that is too long.
+        for name, value in lines:
+            if len(name) + len(value) > limits.header_field:
+                raise HeadError(431, "header field too large")
+        if end - start > limits.header_section:
+            raise HeadError(431, "header section too large")
+    return tuple([(name.lower(), name, value.strip(b" \t")) for name, value in lines])
+
+
+_ONCE: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+_WANTED: Final = _ONCE | {b"connection"}
+
+
+def _single_values(fields: tuple[Field, ...]) -> dict[bytes, bytes]:
+    """Collect the fields that frame and steer a message; a second line of one that may stand once is refused."""
+    one: dict[bytes, bytes] = {}
+    for key, _, value in fields:
+        if key in _WANTED:
+            if key not in one:
+                one[key] = value
+            elif key in _ONCE:
+                raise HeadError(400, f"repeated {key.decode('ascii')}")
+            else:
+                one[key] += b"," + value
+    return one
+
+
+def _resolve_target(method: str, target: str, host: bytes | None, *, http_1_0: bool) -> tuple[str, str]:
+    """Return (authority, origin-form target). An absolute-form target's authority wins (RFC 9112 section 3.2.2)."""
+    if method in {"CONNECT", "TRACE"}:
+        raise HeadError(501, f"{method} is not served")
+    if "#" in target or "\\" in target:
+        raise HeadError(400, "fragment or backslash in the target")
+    authority = _authority(host, required=not http_1_0)
+    if target.startswith("/"):
+        return authority, target
+    if target == "*":
+        if method != "OPTIONS":
+            raise HeadError(400, "asterisk-form is for OPTIONS")
+        return authority, target
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise HeadError(400, "target is neither origin-form nor absolute-form")
+    authority = _authority(absolute[1].encode("ascii"), required=True)
+    rest = absolute[2]
+    if rest.startswith("/"):
+        return authority, rest
+    if not rest and method == "OPTIONS":
+        return authority, "*"
+    return authority, "/" + rest
+
+
+def _authority(value: bytes | None, *, required: bool) -> str:
+    if value is None and not required:
+        return ""
+    text = "" if value is None else value.decode("latin-1").lower()
+    match = _AUTHORITY.fullmatch(text)
+    if match is None or (match[1] is not None and int(match[1]) > _MAX_PORT):
+        raise HeadError(400, "missing or invalid Host")
+    return text
+
+
+def request_framing(one: dict[bytes, bytes], *, http_1_0: bool) -> Framing:
+    """How long the request's body is (RFC 9112 section 6.3); anything in doubt is refused."""
+    coding = one.get(b"transfer-encoding")
+    length = one.get(b"content-length")
+    if coding is not None:
+        if length is not None:
+            raise HeadError(400, "Content-Length and Transfer-Encoding")
+        if http_1_0:
+            raise HeadError(400, "Transfer-Encoding in HTTP/1.0")
+        if coding.lower() == b"chunked":
+            return Framing(BodyKind.CHUNKED)
+        if b"chunked" in coding.lower():
+            raise HeadError(400, "chunked is not the only transfer coding")
+        raise HeadError(501, "unknown transfer coding")
+    if length is not None:
+        if not length.isdigit() or len(length) > _LENGTH_DIGITS:
+            raise HeadError(400, "invalid Content-Length")
+        return Framing(BodyKind.LENGTH, int(length))
+    return NO_BODY
+
+
+def _expects_continue(value: bytes | None, *, http_1_0: bool) -> bool:
+    """RFC 9110 section 10.1.1: the expectation is ignored in HTTP/1.0, an unknown one fails."""
+    if value is None or http_1_0:
+        return False
+    if value.lower() != b"100-continue":
+        raise HeadError(417, "unknown expectation")
+    return True

@@ -1,0 +1,382 @@
+"""One connection to an upstream: one exchange at a time, answers framed strictly, bodies passed as they arrive.
+
+A connection is given to a `Receiver` with `begin` and taken back when the answer is complete; if anything about the
+exchange leaves its state in doubt it is closed instead of being used again (RFC 9112 sections 9.3 and 9.6).
+"""
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Protocol, cast
+
+from fastgate.dataplane.answer import MAX_HEAD, malformed, parse_answer_head
+from fastgate.dataplane.deadline import Deadline
+from fastgate.dataplane.framing import ChunkedDecoder, FramingError
+from fastgate.errors import ForwardError, Side, Stage
+from fastgate.model import NO_BODY, AnswerHead, BodyKind, Field, Service
+
+_INTERIM = range(100, 200)
+_SWITCHING = 101
+_MAX_INTERIM = 32
+"""Interim answers to one request; more is a flood."""
+
+
+class Receiver(Protocol):
+    """Who gets an answer. Exactly one of `answer_end`, `answer_failed` or `switched` ends it."""
+
+    def interim(self, answer: AnswerHead) -> None:
+        """A 1xx other than 101."""
+
+    def answer_head(self, answer: AnswerHead) -> None:
+        """The final answer's head."""
+
+    def answer_data(self, data: bytes) -> None:
+        """Octets of the answer's body, transfer coding removed."""
+
+    def answer_end(self, trailers: tuple[Field, ...]) -> None:
+        """The answer is complete."""
+
+    def answer_failed(self, error: ForwardError) -> None:
+        """No complete answer will come."""
+
+    def switched(self, answer: AnswerHead, early: bytes) -> None:
+        """A 101: from now on raw octets arrive through `answer_data`, the first of them being `early`."""
+
+    def upload_paused(self) -> None:
+        """The upstream takes no more of the request's body for now."""
+
+    def upload_resumed(self) -> None:
+        """It does again."""
+
+
+class _Phase(Enum):
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+    TUNNEL = "tunnel"
+    CLOSED = "closed"
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """A keep-alive connection to one target."""
+
+    __slots__ = (
+        "_buffer",
+        "_chunks",
+        "_deadline",
+        "_interim_count",
+        "_left",
+        "_lost",
+        "_method",
+        "_phase",
+        "_read_paused",
+        "_receiver",
+        "_resting",
+        "_service",
+        "_transport",
+        "_until_close",
+        "_write_stalled",
+        "answer",
+        "reused",
+        "sent_all",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        service: Service,
+        resting: Callable[["UpstreamConnection"], None],
+        lost: Callable[["UpstreamConnection"], None],
+    ) -> None:
+        self._service = service
+        self._resting = resting
+        self._lost = lost
+        self._deadline = Deadline(loop, self._expired)
+        self._transport: asyncio.Transport | None = None
+        self._phase = _Phase.IDLE
+        self._receiver: Receiver | None = None
+        self._buffer = b""
+        self._method = ""
+        self._chunks: ChunkedDecoder | None = None
+        self._left = 0
+        self._until_close = False
+        self._interim_count = 0
+        self._read_paused = False
+        self._write_stalled = False
+        self.answer: AnswerHead | None = None
+        self.sent_all = True
+        """The whole request was written."""
+        self.reused = False
+        """This is not the first exchange on this connection."""
+
+    def __repr__(self) -> str:
+        return f"<UpstreamConnection {self._service.name} {self._phase.value} reused={self.reused}>"
+
+    # --- towards the exchange -------------------------------------------------------------------------------
+
+    def begin(self, receiver: Receiver, head: bytes, method: str, *, has_body: bool) -> None:
+        """Send a request's head; the answer goes to `receiver`."""
+        self._receiver = receiver
+        self._method = method
+        self._phase = _Phase.HEAD
+        self._interim_count = 0
+        self.answer = None
+        self.sent_all = not has_body
+        self.write(head)
+        self._watch()
+
+    def write(self, data: bytes) -> None:
+        """Send octets of the request's body (or of a tunnel)."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def finish_request(self) -> None:
+        """The whole request was written: from here the answer's clock runs."""
+        self.sent_all = True
+        self._watch()
+
+    def write_eof(self) -> None:
+        """Half-close a tunnel towards the upstream."""
+        if self._transport is not None and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    @property
+    def upload_stalled(self) -> bool:
+        """The upstream's send buffer is full."""
+        return self._write_stalled
+
+    def pause_reading(self) -> None:
+        """The client is slow: take no more of the answer for now."""
+        if self._transport is not None and not self._read_paused:
+            self._read_paused = True
+            self._transport.pause_reading()
+            self._watch()
+
+    def resume_reading(self) -> None:
+        """The client has caught up."""
+        if self._read_paused:
+            self._read_paused = False
+            if self._transport is not None:
+                self._transport.resume_reading()
+                self._watch()
+
+    def abort(self) -> None:
+        """Give up this connection at once; the receiver hears nothing more."""
+        self._receiver = None
+        self._phase = _Phase.CLOSED
+        self._deadline.close()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close a resting connection."""
+        self._phase = _Phase.CLOSED
+        self._deadline.close()
+        if self._transport is not None:
+            self._transport.close()
+
+    def rest(self, seconds: float) -> None:
+        """Wait in the pool, at most `seconds`."""
+        self.reused = True
+        self._deadline.set(seconds)
+
+    @property
+    def usable(self) -> bool:
+        """It can take another exchange."""
+        return self._phase is _Phase.IDLE and self._transport is not None and not self._transport.is_closing()
+
+    # --- asyncio.Protocol -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Move the answer on by what arrived."""
+        phase = self._phase
+        if phase is _Phase.BODY or phase is _Phase.TUNNEL:
+            self._watch()
+            self._body(data)
+        elif phase is _Phase.HEAD:
+            self._head(self._buffer + data if self._buffer else data)
+        elif phase is _Phase.IDLE:
+            # Octets nobody asked for: whatever they are, they are no answer to the next request.
+            self.close()
+            self._lost(self)
+
+    def eof_received(self) -> bool:
+        """A FIN ends an until-close body, half-closes a tunnel, and fails everything else."""
+        if self._phase is _Phase.TUNNEL:
+            receiver = self._receiver
+            if receiver is not None:
+                receiver.answer_end(())
+            return True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the receiver, once, what that means for its answer."""
+        self._transport = None
+        self._deadline.close()
+        phase, self._phase = self._phase, _Phase.CLOSED
+        self._lost(self)
+        receiver, self._receiver = self._receiver, None
+        if receiver is None:
+            return
+        if phase is _Phase.BODY and self._until_close and exc is None:
+            receiver.answer_end(())
+        elif phase is _Phase.TUNNEL and exc is None:
+            receiver.answer_end(())
+        elif phase in (_Phase.BODY, _Phase.TUNNEL):
+            receiver.answer_failed(ForwardError(Side.UPSTREAM, Stage.BODY, "connection lost within the answer"))
+        elif self._buffer or self._interim_count:
+            receiver.answer_failed(malformed("connection lost within the answer's head"))
+        else:
+            receiver.answer_failed(ForwardError(Side.UPSTREAM, Stage.SEND, "connection lost before an answer"))
+
+    def pause_writing(self) -> None:
+        """The upstream does not take the request's body as fast as the client sends it."""
+        self._write_stalled = True
+        self._watch()
+        if self._receiver is not None:
+            self._receiver.upload_paused()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._write_stalled = False
+        self._watch()
+        if self._receiver is not None:
+            self._receiver.upload_resumed()
+
+    # --- the answer -----------------------------------------------------------------------------------------
+
+    def _head(self, data: bytes) -> None:
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                self._buffer = data
+                if len(data) > MAX_HEAD:
+                    self._fail(malformed("head too large"))
+                elif not b"HTTP/1.".startswith(data[:7]):
+                    self._fail(malformed("not HTTP/1.x"))
+                return
+            self._buffer = b""
+            try:
+                answer = parse_answer_head(data[: end + 4], self._method)
+            except ForwardError as error:
+                self._fail(error)
+                return
+            data = data[end + 4 :]
+            if answer.status not in _INTERIM:
+                break
+            if answer.status == _SWITCHING:
+                self._switch(answer, data)
+                return
+            self._interim_count += 1
+            if self._interim_count > _MAX_INTERIM:
+                self._fail(malformed("too many interim answers"))
+                return
+            self._watch()
+            if self._receiver is not None:
+                self._receiver.interim(answer)
+            if self._phase is not _Phase.HEAD:
+                return
+        self._begin_body(answer, data)
+
+    def _begin_body(self, answer: AnswerHead, data: bytes) -> None:
+        self.answer = answer
+        self._phase = _Phase.BODY
+        kind, self._left = answer.framing
+        self._chunks = ChunkedDecoder() if kind is BodyKind.CHUNKED else None
+        self._until_close = kind is BodyKind.UNTIL_CLOSE
+        if self._receiver is not None:
+            self._receiver.answer_head(answer)
+        if self._phase is not _Phase.BODY:
+            return
+        self._watch()
+        if answer.framing == NO_BODY or (kind is BodyKind.LENGTH and not self._left):
+            self._end(data, ())
+        elif data:
+            self._body(data)
+
+    def _body(self, data: bytes) -> None:
+        receiver = self._receiver
+        if receiver is None:
+            return
+        if self._chunks is not None:
+            self._chunked(self._chunks, data, receiver)
+        elif self._until_close or self._phase is _Phase.TUNNEL:
+            receiver.answer_data(data)
+        elif len(data) < self._left:
+            self._left -= len(data)
+            receiver.answer_data(data)
+        else:
+            body, rest = (data, b"") if len(data) == self._left else (data[: self._left], data[self._left :])
+            self._left = 0
+            receiver.answer_data(body)
+            if self._phase is _Phase.BODY:
+                self._end(rest, ())
+
+    def _chunked(self, chunks: ChunkedDecoder, data: bytes, receiver: Receiver) -> None:
+        try:
+            body, rest = chunks.feed(data)
+        except FramingError as error:
+            self._fail(ForwardError(Side.UPSTREAM, Stage.BODY, str(error)))
+            return
+        if body:
+            receiver.answer_data(body)
+        if chunks.complete and self._phase is _Phase.BODY:
+            self._end(rest, chunks.trailers)
+
+    def _end(self, rest: bytes, trailers: tuple[Field, ...]) -> None:
+        """Finish the answer; the connection rests only when nothing about it is in doubt."""
+        receiver, self._receiver = self._receiver, None
+        answer = self.answer
+        self._chunks = None
+        if not rest and self.sent_all and answer is not None and answer.keep_alive:
+            self._phase = _Phase.IDLE
+            self.resume_reading()
+            self._resting(self)
+        else:
+            self.abort()
+        if receiver is not None:
+            receiver.answer_end(trailers)
+
+    def _switch(self, answer: AnswerHead, early: bytes) -> None:
+        self._phase = _Phase.TUNNEL
+        self._deadline.clear()
+        self.answer = answer
+        if self._receiver is not None:
+            self._receiver.switched(answer, early)
+
+    def _fail(self, error: ForwardError) -> None:
+        receiver = self._receiver
+        self.abort()
+        if receiver is not None:
+            receiver.answer_failed(error)
+
+    # --- time -----------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Set the clock that fits the phase: writing while stalled, reading once the request is out."""
+        if self._phase is _Phase.TUNNEL:
+            self._deadline.clear()
+        elif self._write_stalled:
+            self._deadline.set(self._service.write_timeout)
+        elif self._read_paused or not self.sent_all:
+            # Not the upstream's turn: the client is slow, and has clocks of its own.
+            self._deadline.clear()
+        else:
+            self._deadline.set(self._service.read_timeout)
+
+    def _expired(self) -> None:
+        if self._phase is _Phase.IDLE:
+            self.close()
+            self._lost(self)
+        elif self._phase is _Phase.HEAD:
+            self._fail(ForwardError(Side.UPSTREAM, Stage.HEAD_TIMEOUT, "no answer in time"))
+        else:
+            self._fail(ForwardError(Side.UPSTREAM, Stage.BODY_TIMEOUT, "the answer stalled"))
+
+    def peer_socket(self) -> Any:
+        """The socket of this connection, for tests and for splicing."""
+        return None if self._transport is None else self._transport.get_extra_info("socket")
