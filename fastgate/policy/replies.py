@@ -95,29 +95,23 @@ def denials(
     """Make the answer to every denial of one route (RFC 6750 section 3).
 
     All reasons of a class get the same bytes: telling "expired" from "revoked" would be an oracle.
-    `required_scope` is the space-separated list of words the route asks for; a redirect URI replaces 401 or 403
-    by 302.
+    `required_scope` is the space-separated list of words the route asks for; a redirect URI replaces 401 or
+    403 by 302.
     """
 
     def answer(reason: DenialReason) -> Reply:
-        if reason in _FORBIDDING:
-            status, error, message, redirect = (
-                403,
-                "insufficient_scope",
-                forbidden_message,
-                forbidden_redirect,
-            )
+        status, error, message, redirect = 401, "invalid_token", unauthorized_message, unauthorized_redirect
+        if reason is DenialReason.NO_CREDENTIALS:
+            error = ""
         elif reason is DenialReason.MALFORMED_CREDENTIALS:
             status, error, message, redirect = 400, "invalid_request", PHRASES[400], None
-        else:
-            error = "" if reason is DenialReason.NO_CREDENTIALS else "invalid_token"
-            status, message, redirect = 401, unauthorized_message, unauthorized_redirect
-        field = (
-            _location(redirect) if redirect else _challenge(realm, error * expose_error_code, required_scope)
-        )
-        return reply(
-            302 if redirect else status, reason=reason, fields=(field,), message=message, route=route
-        )
+        elif reason in _FORBIDDING:
+            status, error = 403, "insufficient_scope"
+            message, redirect = forbidden_message, forbidden_redirect
+        if redirect:
+            return reply(302, reason=reason, fields=(_location(redirect),), message=message, route=route)
+        challenge = _challenge(realm, error if expose_error_code else "", required_scope)
+        return reply(status, reason=reason, fields=(challenge,), message=message, route=route)
 
     return {reason: answer(reason) for reason in DenialReason}
 
