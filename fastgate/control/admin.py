@@ -1,0 +1,207 @@
+"""The operators' listener: health, metrics, status, revocation, reload. Never on the public port."""
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, Protocol
+
+import orjson
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from fastgate.control.metrics import CONTENT_TYPE, exposition
+from fastgate.control.revocation import MAX_BODY, RevocationError, parse_revocation
+from fastgate.errors import ConfigError, FastgateError
+from fastgate.stats import Counter, Stats
+
+log = structlog.get_logger("fastgate.control")
+
+
+class Operations(Protocol):
+    """What an operator can see and steer; `app.App` does it."""
+
+    @property
+    def stats(self) -> Stats:
+        """Everything that is counted."""
+        ...
+
+    @property
+    def admin_token(self) -> str | None:
+        """The bearer token that requests must carry; None: everybody who reaches the listener may."""
+        ...
+
+    def gauges(self) -> Iterable[Counter]:
+        """Read what is measured when asked (kind "gauge"), such as the entries of the memory tier."""
+        ...
+
+    def readiness(self) -> list[str]:
+        """Say why the gateway should get no requests now; empty: it should."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """Describe the gateway in values that JSON knows."""
+        ...
+
+    def revoke(
+        self,
+        *,
+        token: str | None = None,
+        sub: str | None = None,
+        sid: str | None = None,
+        client_id: str | None = None,
+        all: bool = False,  # noqa: A002  # the word of the API
+    ) -> int:
+        """Forget and refuse what is named; exactly one argument is given. Returns how many token states went.
+
+        For a token it is the same number, known or not. Raises FastgateError when no more can be noted.
+        """
+        ...
+
+    async def reload(self) -> dict[str, Any]:
+        """Take a new configuration whole or not at all; raises ConfigError with every problem."""
+        ...
+
+
+def admin_application(operations: Operations) -> web.Application:
+    """Build the application; run it on the admin address, behind no other middleware."""
+    app = web.Application(middlewares=[_safely, _guard(operations)], client_max_size=MAX_BODY)
+    app.router.add_get("/livez", _livez)
+    app.router.add_get("/readyz", _on(operations, _readyz))
+    app.router.add_get("/metrics", _on(operations, _metrics))
+    app.router.add_get("/status", _on(operations, _status))
+    app.router.add_post("/tokens/revoke", _on(operations, _revoke))
+    app.router.add_post("/config/reload", _on(operations, _reload))
+    return app
+
+
+# --- what is asked ------------------------------------------------------------------------------------------
+
+
+async def _livez(_request: web.Request) -> web.Response:
+    return _json(200, {"status": "alive"})
+
+
+async def _readyz(_request: web.Request, operations: Operations) -> web.Response:
+    reasons = operations.readiness()
+    if reasons:
+        return _json(503, {"status": "unready", "reasons": reasons})
+    return _json(200, {"status": "ready"})
+
+
+async def _metrics(_request: web.Request, operations: Operations) -> web.Response:
+    gauges = tuple(operations.gauges())
+    body = await asyncio.to_thread(exposition, operations.stats, gauges)
+    return web.Response(body=body, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
+
+
+async def _status(_request: web.Request, operations: Operations) -> web.Response:
+    return _json(200, operations.status())
+
+
+async def _revoke(request: web.Request, operations: Operations) -> web.Response:
+    # A web page can make a browser send a form or plain text here, but not JSON without asking first (CORS).
+    if request.content_type != "application/json":
+        return _json(415, {"message": "Content-Type must be application/json"})
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        return _json(400, {"message": f"body is larger than {MAX_BODY} octets"})
+    try:
+        named = parse_revocation(body)
+    except RevocationError as problem:
+        return _json(400, {"message": str(problem)})
+    try:
+        revoked = operations.revoke(**named)
+    except FastgateError as error:
+        return _json(503, {"message": str(error)})
+    return _json(200, {"revoked": revoked})
+
+
+async def _reload(_request: web.Request, operations: Operations) -> web.Response:
+    try:
+        return _json(200, await operations.reload())
+    except ConfigError as error:
+        problems = [{"path": p.path, "line": p.line, "message": p.message} for p in error.problems]
+        return _json(422, {"message": "nothing was changed", "file": error.file, "problems": problems})
+    except FastgateError as error:
+        return _json(422, {"message": "nothing was changed", "problems": [{"message": str(error)}]})
+
+
+# --- who may ask, and what answers look like ----------------------------------------------------------------
+
+
+def _guard(operations: Operations) -> Middleware:
+    """Let health probes pass; everything else needs the admin token where there is one."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path not in OPEN and not _authorized(request, operations.admin_token):
+            return _json(
+                401,
+                {"message": "this needs the admin token: Authorization: Bearer ..."},
+                {hdrs.WWW_AUTHENTICATE: 'Bearer realm="fastgate admin"'},
+            )
+        # A page whose name was rebound to our address is "same origin" to a browser, JSON and all.
+        if request.method not in READING and hdrs.ORIGIN in request.headers:
+            return _json(403, {"message": "browsers may not do this"})
+        return await handler(request)
+
+    return guard
+
+
+OPEN: Final = frozenset({"/livez", "/readyz"})
+READING: Final = frozenset({"GET", "HEAD"})
+
+
+def _authorized(request: web.Request, token: str | None) -> bool:
+    """Whether the request carries the admin token (RFC 6750 section 2.1), in constant time."""
+    if token is None:
+        return True
+    sent = request.headers.getall(hdrs.AUTHORIZATION, [])
+    scheme, _, credentials = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
+    # aiohttp decodes header octets with surrogateescape; "replace" keeps the comparison total.
+    same = hmac.compare_digest(credentials.strip().encode(errors="replace"), token.encode())
+    return same and scheme.lower() == "bearer"
+
+
+@web.middleware
+async def _safely(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every answer is JSON and stays out of caches; what breaks here breaks one answer."""
+    try:
+        response = await handler(request)
+    except web.HTTPException as error:
+        allow = {"Allow": error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else {}
+        response = _json(error.status, {"message": error.reason}, allow)
+    except Exception as error:
+        log.exception("admin request failed", route=_route(request), error=type(error).__name__)
+        response = _json(500, {"message": "this failed; the event log says why"})
+    response.headers[hdrs.CACHE_CONTROL] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def _route(request: web.Request) -> str:
+    """Name the route by its pattern: the path itself is the peer's text."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else ""
+
+
+def _on(
+    operations: Operations, answer: Callable[[web.Request, Operations], Awaitable[web.Response]]
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Bind the operations to a handler."""
+
+    async def bound(request: web.Request) -> web.Response:
+        return await answer(request, operations)
+
+    return bound
+
+
+def _json(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=status,
+        body=orjson.dumps(body, default=str, option=orjson.OPT_APPEND_NEWLINE),
+        content_type="application/json",
+        headers=headers,
+    )
