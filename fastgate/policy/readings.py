@@ -9,6 +9,7 @@ MAX_ROUNDS: Final = 3
 """Times a path may be percent-decoded before it must have become stable."""
 
 _SUSPICIOUS: Final = re.compile(r"[%;\\]|//|/\.{1,2}(?:/|$)")
+_DISPUTED: Final = re.compile(r"[;\\]|//|/\.{1,2}(?:/|$)")
 _UNSAFE: Final = re.compile(r"\\|%(?:2[ef]|5c|00|25[0-9a-f]{2})", re.IGNORECASE)
 _DOTTED: Final = re.compile(r"[/\\]\.{1,2}(?:[;/\\]|$)")
 _SLASHES: Final = re.compile("/{2,}")
@@ -41,7 +42,7 @@ def decodings(path: str) -> tuple[str, ...]:
 
 
 def normalise(text: str, *, backslashes: bool, merge: bool, parameters: bool) -> str:
-    """Read `text` as some server would: "\\" as "/", "//" as "/", without `;parameters`, dots resolved."""
+    """Read `text` as some server would: backslash as slash, "//" as "/", no `;parameters`, dots resolved."""
     if backslashes:
         text = text.replace("\\", "/")
     if parameters:
@@ -58,6 +59,8 @@ def decoded(path: str) -> str:
 
 def variants(text: str) -> frozenset[str]:
     """Every combination of the ways to read `text`, percent-decoding aside."""
+    if _DISPUTED.search(text) is None:
+        return frozenset((text,))
     return frozenset(
         normalise(text, backslashes=backslashes, merge=merge, parameters=parameters)
         for backslashes, merge, parameters in product((True, False), repeat=3)

@@ -1,7 +1,7 @@
 """Which route a request takes (RFC 9110 section 7.4), the same one however its path may be read upstream.
 
-Order: more kinds of criteria first, exact hosts before wildcards before none, more headers, regular expressions
-before plain prefixes, longer prefixes, then the order of the file.
+Order: more kinds of criteria first, exact hosts before wildcards before none, more headers, regular
+expressions before plain prefixes, longer prefixes, then the order of the file.
 """
 
 from collections.abc import Sequence
@@ -64,10 +64,10 @@ def build(routes: Sequence[Route]) -> RouteTable:
 def match(table: RouteTable, head: RequestHead) -> Route | Reply:
     """Find the route of a request, or the answer to one that has none: 404, 405 with Allow, or 400.
 
-    400 is for paths that two servers may read as two different routes, and on protected routes for every path
-    whose reading is a matter of taste (dot segments, encoded separators, double encoding). A public route gets such
-    paths untouched when all readings lead to it. A pattern is searched in the decoded path too, so one that
-    spells out an escape matches nothing.
+    400 is for paths that two servers may read as two different routes, and on protected routes for every
+    path whose reading is a matter of taste (dot segments, encoded separators, double encoding). A public route
+    gets such paths untouched when all readings lead to it. A pattern must match the decoded path too, so one
+    that spells out an escape matches nothing.
     """
     found = _find(table.raw, head, head.path)
     if is_plain(head.path):
@@ -108,7 +108,7 @@ def _entries(route: Route) -> list[_Entry]:
     paths += [(prefix, None) for prefix in criteria.paths]
     exact = frozenset(host for host in criteria.hosts if "*" not in host)
     wild = tuple(host for host in criteria.hosts if "*" in host)
-    hosts = [(exact, ())] if exact else []
+    hosts: list[tuple[frozenset[str], tuple[str, ...]]] = [(exact, ())] if exact else []
     hosts += [(frozenset(), wild)] if wild else []
     return [
         _Entry(0, route, prefix, pattern, names, wildcards)
@@ -179,7 +179,7 @@ def _fits(entry: _Entry, head: RequestHead, path: str) -> bool:
 
 
 def _host_fits(entry: _Entry, head: RequestHead) -> bool:
-    """Compare the authority with and without its port; a final dot names the same host (RFC 1034 section 3.1)."""
+    """Compare the authority with and without its port; a final dot is the same host (RFC 1034 section 3.1)."""
     name, colon, port = head.host.rpartition(":")
     if not colon or not (port.isdigit() or not port):
         name, port = head.host, ""
