@@ -1,0 +1,181 @@
+"""HTTP towards one identity provider: pooled, bounded, and every foreign error mapped at this door."""
+
+import ssl
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, Final, NamedTuple
+
+import aiohttp
+from aiohttp import http_exceptions
+
+from fastgate.errors import Cannot, IntrospectionError
+from fastgate.model import IdentityProvider
+from fastgate.policy.introspection import MAX_BODY
+
+OURS: Final = {
+    "User-Agent": "fastgate",
+    # A compressed answer must be inflated before its size is known: none is asked for, none is taken.
+    "Accept-Encoding": "identity",
+}
+IDLE_SECONDS: Final = 30.0
+DNS_SECONDS: Final = 60
+
+
+class Answer(NamedTuple):
+    """A whole answer of the identity provider."""
+
+    status: int
+    content_type: str
+    retry_after: float | None
+    """Seconds, where the answer asks for some (RFC 9110 section 10.2.3; a date is not understood)."""
+    body: bytes
+
+
+class _Question(NamedTuple):
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | None
+    connection: SimpleNamespace
+    """`reused` becomes true when the question goes out on a kept-alive connection."""
+
+
+class Client:
+    """Asks, and returns a whole answer of at most MAX_BODY octets. The caller owns the deadline.
+
+    No proxy of the environment, no cookies, no redirects, no decompression. A kept-alive connection that dies
+    before the answer's head is replaced once, by a new one; nothing else is asked twice.
+    Raises IntrospectionError: UNAVAILABLE (no name, no connection, TLS, connection lost) or MALFORMED (not
+    HTTP, cut short, too large, compressed).
+    """
+
+    __slots__ = ("_ca_file", "_fresh", "_pooled", "_ssl_verify")
+
+    def __init__(self, provider: IdentityProvider) -> None:
+        """Open nothing yet: the first question makes the session, inside the running loop."""
+        self._ssl_verify = provider.ssl_verify
+        self._ca_file = provider.ca_file
+        self._pooled: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+
+    async def get(self, url: str) -> Answer:
+        """GET a JSON document."""
+        return await self._send("GET", url, {"Accept": "application/json"}, None)
+
+    async def post(self, url: str, headers: Mapping[str, str], form: bytes) -> Answer:
+        """POST a form; `headers` say what it is and who we are."""
+        return await self._send("POST", url, headers, form)
+
+    async def close(self) -> None:
+        """Close every connection. A later question opens new ones."""
+        sessions = [session for session in (self._pooled, self._fresh) if session is not None]
+        self._pooled = self._fresh = None
+        for session in sessions:
+            await session.close()
+
+    async def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+        question = _Question(method, url, headers, body, connection := SimpleNamespace(reused=False))
+        try:
+            try:
+                return await _exchange(self._session(), question)
+            except aiohttp.ClientConnectionError:
+                if not connection.reused:
+                    raise
+                return await _exchange(self._retry_session(), question)
+        # `from None`: these exceptions quote what the peer sent.
+        except TimeoutError:
+            raise IntrospectionError(Cannot.TIMEOUT, "no answer in time") from None
+        except (aiohttp.ClientConnectionError, OSError) as error:
+            raise IntrospectionError(Cannot.UNAVAILABLE, _why(error)) from None
+        except (aiohttp.ClientPayloadError, http_exceptions.HttpProcessingError):
+            raise IntrospectionError(Cannot.MALFORMED, "the answer's body is broken or cut short") from None
+        except (aiohttp.ClientError, ValueError) as error:
+            raise IntrospectionError(
+                Cannot.MALFORMED, f"the answer is not HTTP ({type(error).__name__})"
+            ) from None
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._pooled is None:
+            self._pooled = self._open(keepalive_timeout=IDLE_SECONDS)
+        return self._pooled
+
+    def _retry_session(self) -> aiohttp.ClientSession:
+        """Where no connection is ever old: what killed one kept-alive connection may have killed them all."""
+        if self._fresh is None:
+            self._fresh = self._open(force_close=True)
+        return self._fresh
+
+    def _open(self, **connector: Any) -> aiohttp.ClientSession:
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_reused)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=DNS_SECONDS, ssl=self._tls(), **connector),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            trust_env=False,
+            auto_decompress=False,
+            trace_configs=[trace],
+        )
+
+    def _tls(self) -> ssl.SSLContext | bool:
+        if not self._ssl_verify:
+            return False
+        if self._ca_file is None:
+            return True
+        try:
+            return ssl.create_default_context(cafile=self._ca_file)
+        except OSError:
+            raise IntrospectionError(Cannot.UNAVAILABLE, "its ca_file cannot be loaded") from None
+
+
+async def _reused(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
+    context.trace_request_ctx.reused = True
+
+
+async def _exchange(session: aiohttp.ClientSession, question: _Question) -> Answer:
+    async with session.request(
+        question.method,
+        question.url,
+        headers={**question.headers, **OURS},
+        data=question.body,
+        allow_redirects=False,
+        trace_request_ctx=question.connection,
+    ) as response:
+        return Answer(
+            response.status,
+            response.headers.get("Content-Type", ""),
+            _retry_after(response.headers.get("Retry-After", "")),
+            await _body(response),
+        )
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    for coding in response.headers.getall("Content-Encoding", ()):
+        if coding.strip().lower() not in {"", "identity"}:
+            raise IntrospectionError(Cannot.MALFORMED, "the answer is compressed")
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise IntrospectionError(Cannot.MALFORMED, f"the answer is longer than {MAX_BODY} octets")
+    return bytes(body)
+
+
+def _retry_after(value: str) -> float | None:
+    # Six digits are eleven days; whatever is longer is no wish that anybody could mean.
+    return float(value) if value.isascii() and value.isdigit() and len(value) <= 6 else None  # noqa: PLR2004
+
+
+def _why(error: Exception) -> str:
+    """Say in our own words why a connection failed; nothing of the peer's."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "its certificate was refused"
+        case aiohttp.ClientSSLError():
+            return "the TLS handshake failed"
+        case aiohttp.ClientConnectorDNSError():
+            return "its name cannot be resolved"
+        case aiohttp.ClientConnectorError():
+            return "it cannot be connected to"
+        case _:
+            return "the connection was lost before an answer"

@@ -1,0 +1,83 @@
+"""What is known about the way to one identity provider, and the few log lines about it."""
+
+from typing import Any, Final
+
+import structlog
+
+from fastgate.clock import Clock
+from fastgate.errors import Cannot, IntrospectionError
+from fastgate.model import IdentityProvider
+
+log: Final = structlog.get_logger("fastgate.tokens")
+
+QUIET_SECONDS: Final = 10.0
+"""Between two log lines about one kind of failure at one identity provider."""
+
+ADVICE: Final = {
+    Cannot.TIMEOUT: "is it slow, or is a firewall dropping packets?",
+    Cannot.UNAVAILABLE: "is it running, and is it reachable from here?",
+    Cannot.MALFORMED: "is this the introspection endpoint, and does it answer with JSON (RFC 7662)?",
+    Cannot.REJECTED: "it refuses our credentials: check client_id, client_secret and client_auth",
+    Cannot.OVERLOADED: "more unknown tokens than may be asked about: a flood, or limits that are too low",
+}
+
+
+class Health:
+    """The outcome of the last question; a warning per kind of failure, at most one every QUIET_SECONDS."""
+
+    __slots__ = ("_clock", "_provider", "_quiet_until", "_suppressed", "problem", "reachable")
+
+    def __init__(self, provider: IdentityProvider, clock: Clock) -> None:
+        self._provider = provider
+        self._clock = clock
+        self._quiet_until: dict[Cannot, float] = {}
+        self._suppressed: dict[Cannot, int] = {}
+        self.reachable: bool | None = None
+        """None: not asked yet."""
+        self.problem: str | None = None
+        """Why the last question failed, in our own words; None when it did not."""
+
+    def succeeded(self) -> None:
+        """Take note of an answer that could be understood."""
+        if self.reachable is False:
+            log.info("identity_provider_answers_again", **self._labels())
+            self._quiet_until.clear()
+        self.reachable = True
+        self.problem = None
+
+    def failed(self, error: IntrospectionError) -> None:
+        """Take note of a failure. Our own limits (OVERLOADED) say nothing about the peer."""
+        if error.kind is not Cannot.OVERLOADED:
+            self.reachable = False
+            self.problem = str(error)
+        now = self._clock.monotonic()
+        if now < self._quiet_until.get(error.kind, now):
+            self._suppressed[error.kind] = self._suppressed.get(error.kind, 0) + 1
+            return
+        self._quiet_until[error.kind] = now + QUIET_SECONDS
+        log.warning(
+            "identity_provider_failed",
+            kind=str(error.kind),
+            detail=error.detail,
+            advice=ADVICE[error.kind],
+            suppressed=self._suppressed.pop(error.kind, 0),
+            **self._labels(),
+        )
+
+    def other_auth_method(self, method: str) -> None:
+        """Warn that the metadata do not offer the client authentication that is configured."""
+        log.warning(
+            "identity_provider_auth_method",
+            configured=str(self._provider.client_auth),
+            used=method,
+            advice="the issuer's metadata do not list the configured client_auth",
+            **self._labels(),
+        )
+
+    def _labels(self) -> dict[str, Any]:
+        provider = self._provider
+        return {
+            "identity_provider": provider.name,
+            "asked": provider.introspection_endpoint or provider.issuer,
+            "client_id": provider.client_id,
+        }

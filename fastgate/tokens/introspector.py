@@ -1,0 +1,172 @@
+"""Asking the authorization server about a token (RFC 7662): only here does a token leave the process."""
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Final
+
+from fastgate.clock import Clock
+from fastgate.errors import Cannot, IntrospectionError
+from fastgate.model import INACTIVE, ClientAuth, IdentityProvider, TokenState
+from fastgate.policy import introspection
+from fastgate.stats import Stats
+from fastgate.tokens.budget import InactiveBudget
+from fastgate.tokens.client import Answer, Client
+from fastgate.tokens.discovery import Discovery, refuse_plaintext
+from fastgate.tokens.health import Health
+from fastgate.tokens.lanes import Lanes
+
+PAUSE_SECONDS_MAX: Final = 60.0
+"""The longest pause that an authorization server may ask for."""
+ASKS_FOR_PAUSE: Final = frozenset({429, 503})
+
+
+class Introspector:
+    """Questions to one identity provider: one deadline each, so many at once, none while it wants a pause."""
+
+    def __init__(self, provider: IdentityProvider, clock: Clock, stats: Stats) -> None:
+        self.provider: Final = provider
+        self._clock = clock
+        self._stats = stats
+        self._client = Client(provider)
+        self._discovery = Discovery(provider, self._client, clock)
+        self._lanes = Lanes(provider.concurrency)
+        self._budget = InactiveBudget(provider.inactive_rate, provider.inactive_rate, clock.monotonic)
+        self._health = Health(provider, clock)
+        self._pause_until = clock.monotonic()
+        self._asking = provider
+        """The provider with the client authentication that its metadata offer."""
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._open = 0
+
+    def __repr__(self) -> str:
+        return f"<Introspector {self.provider.name} {self._lanes.under_way} under way>"
+
+    @property
+    def reachable(self) -> bool | None:
+        """Whether the last question was answered; None before the first one."""
+        return self._health.reachable
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last question was not answered, in our own words."""
+        return self._health.problem
+
+    def status(self) -> dict[str, Any]:
+        """For the status page."""
+        return {
+            "reachable": self.reachable,
+            "problem": self.problem,
+            "discovered": self._discovery.learned,
+            "under_way": self._lanes.under_way,
+            "waiting": self._lanes.waiting,
+        }
+
+    async def introspect(self, token: str, *, known: bool = False) -> TokenState:
+        """Ask about `token`; one `known` to have been active is not held back by a flood of unknown ones.
+
+        The provider's timeout covers everything: waiting, discovery, connecting, a retry, reading.
+        Raises IntrospectionError, also when nothing was sent (OVERLOADED, or UNAVAILABLE during a pause).
+        """
+        name = self.provider.name
+        started = self._clock.monotonic()
+        with self._in_use():
+            try:
+                state = await self._in_time(token, known=known)
+            except IntrospectionError as error:
+                self._stats.introspections.add(name, str(error.kind))
+                self._health.failed(error)
+                if error.kind is not Cannot.OVERLOADED:
+                    self._discovery.doubt()
+                raise
+        self._stats.introspections.add(name, "inactive" if state is INACTIVE else "active")
+        self._stats.introspection_seconds.observe(self._clock.monotonic() - started, name)
+        self._health.succeeded()
+        if state is INACTIVE and not known:
+            self._budget.charge()
+        return state
+
+    async def probe(self) -> None:
+        """Ask about a token that nobody issued: `active: false` proves our credentials.
+
+        Raises IntrospectionError; MALFORMED when such a token is called active.
+        """
+        if await self.introspect(secrets.token_urlsafe(32), known=True) is not INACTIVE:
+            error = IntrospectionError(Cannot.MALFORMED, "it calls a token active that nobody issued")
+            self._health.failed(error)
+            raise error
+
+    async def close(self) -> None:
+        """Close when the questions under way are answered; each has its deadline. A later one opens anew."""
+        await self._idle.wait()
+        await self._discovery.close()
+        await self._client.close()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        self._open += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._idle.set()
+
+    async def _in_time(self, token: str, *, known: bool) -> TokenState:
+        self._refuse(known=known)
+        try:
+            async with asyncio.timeout(self.provider.timeout), self._lanes.slot(known=known):
+                self._refuse(known=known)
+                return await self._ask(token)
+        except TimeoutError:
+            raise IntrospectionError(
+                Cannot.TIMEOUT, f"no answer within {self.provider.timeout:g} s"
+            ) from None
+
+    def _refuse(self, *, known: bool) -> None:
+        """Raise when nothing may be sent now. Called twice: a queue outlives what let its questions in."""
+        pause = self._pause_until - self._clock.monotonic()
+        if pause > 0.0:
+            raise IntrospectionError(Cannot.UNAVAILABLE, "it asked for a pause", pause)
+        if not known:
+            wait = self._budget.wait()
+            if wait > 0.0:
+                raise IntrospectionError(Cannot.OVERLOADED, "too many inactive tokens", max(wait, 1.0))
+
+    async def _ask(self, token: str) -> TokenState:
+        endpoint = await self._endpoint()
+        headers, form = introspection.request(self._asking, token)
+        answer = await self._client.post(endpoint, headers, form)
+        try:
+            return introspection.decode(answer.status, answer.content_type, answer.body)
+        except IntrospectionError as error:
+            self._pause(answer, error)
+            raise
+
+    def _pause(self, answer: Answer, error: IntrospectionError) -> None:
+        if answer.retry_after and answer.status in ASKS_FOR_PAUSE:
+            error.retry_after = min(answer.retry_after, PAUSE_SECONDS_MAX)
+            self._pause_until = self._clock.monotonic() + error.retry_after
+
+    async def _endpoint(self) -> str:
+        configured = self.provider.introspection_endpoint
+        if configured is not None:
+            refuse_plaintext(configured, self.provider)
+            return configured
+        metadata = await self._discovery.metadata()
+        self._choose_auth(metadata.auth_methods)
+        return metadata.introspection_endpoint
+
+    def _choose_auth(self, offered: tuple[str, ...]) -> None:
+        """Authenticate as configured, unless only the other way to send the same secret is offered."""
+        method = self.provider.client_auth
+        if method is not ClientAuth.NONE and offered and method not in offered:
+            method = next((m for m in (ClientAuth.BASIC, ClientAuth.POST) if m in offered), method)
+            if self._asking.client_auth is not method:
+                self._health.other_auth_method(method)
+        if self._asking.client_auth is not method:
+            self._asking = replace(self.provider, client_auth=method)

@@ -1,0 +1,254 @@
+"""Tokens: from an access token to a token state, for every identity provider of the process."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, Final
+
+from fastgate.clock import Clock
+from fastgate.errors import Cannot, IntrospectionError
+from fastgate.model import (
+    INACTIVE,
+    Access,
+    AccessToken,
+    ActiveToken,
+    IdentityProvider,
+    Remembered,
+    TokenState,
+)
+from fastgate.policy.digest import token_key
+from fastgate.policy.freshness import is_fresh, lifetime
+from fastgate.stats import Stats
+from fastgate.tokens.flight import Flights
+from fastgate.tokens.introspector import Introspector
+from fastgate.tokens.memory import MemoryTier
+from fastgate.tokens.revocation import Revocations
+
+OUT_OF_REACH: Final = frozenset({Cannot.TIMEOUT, Cannot.UNAVAILABLE})
+"""The failures during which a known-active token may go on, where the provider allows it."""
+MAX_DIGEST_KEYS: Final = 64
+
+
+class Tokens:
+    """Token states: remembered, under way, or asked for. What it returns is a fact, not yet a decision."""
+
+    def __init__(
+        self,
+        memory: MemoryTier,
+        providers: Mapping[str, IdentityProvider],
+        clock: Clock,
+        stats: Stats,
+        revocations: Revocations,
+    ) -> None:
+        """Open nothing yet. Made inside the running loop."""
+        self._memory = memory
+        self._clock = clock
+        self._stats = stats
+        self._revocations = revocations
+        self._flights: Flights[bytes, TokenState] = Flights(stats.flights)
+        self._introspectors: dict[IdentityProvider, Introspector] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._known: dict[bytes, IdentityProvider] = {}
+        """By digest key, every provider under whose keys something may be remembered."""
+        self._revocation_key = os.urandom(32)
+        self.swap(providers)
+
+    # --- on every request ---------------------------------------------------------------------------------
+
+    def peek(self, access: Access, token: AccessToken) -> TokenState | None:
+        """Return what is remembered and fresh enough for this route; None: ask with `resolve`."""
+        remembered = self._memory.get(token_key(access.provider, token.value))
+        if remembered is None:
+            if self._revocations.any_token and self._revocations.token_revoked(self._revoked_as(token)):
+                self._stats.cache_hits.add("memory", "revoked")
+                return INACTIVE
+            self._stats.cache_misses.add("memory", "absent")
+            return None
+        state = remembered.state
+        if not is_fresh(state, self._clock.monotonic() - remembered.fetched_at, access.freshness):
+            self._stats.cache_misses.add("memory", "stale")
+            return None
+        if state is INACTIVE:
+            self._stats.cache_hits.add("memory", "inactive")
+        elif state.exp is not None and state.exp <= self._clock.now():
+            self._stats.cache_misses.add("memory", "expired")
+            return None
+        else:
+            self._stats.cache_hits.add("memory", "active")
+        return state
+
+    async def resolve(self, access: Access, token: AccessToken) -> TokenState:
+        """Return the state of a token that `peek` does not know. Raises IntrospectionError: we cannot know.
+
+        May be cancelled at any time: the question goes on for whoever else waits, and is remembered.
+        """
+        provider = access.provider
+        key = token_key(provider, token.value)
+        state = self._remembered(key, access)  # another request may have learned it since the peek
+        if state is not None:
+            return state
+        if self._revocations.token_revoked(self._revoked_as(token)):
+            return INACTIVE
+        try:
+            return await self._flights.join(key, lambda: self._load(provider, key, token))
+        except IntrospectionError as error:
+            stale = self._resurrect(key, access) if error.kind in OUT_OF_REACH else None
+            if stale is None:
+                raise
+            self._stats.cache_hits.add("memory", "stale")
+            return stale
+
+    # --- by operators -------------------------------------------------------------------------------------
+
+    def revoke(
+        self,
+        *,
+        token: str | None = None,
+        sub: str | None = None,
+        sid: str | None = None,
+        client_id: str | None = None,
+        all: bool = False,  # noqa: A002 - the word of the admin API
+    ) -> int:
+        """Revoke one token, or every token issued until now with that claim, or all. Exactly one is given.
+
+        Returns 1 for a token, known or not; else how many remembered tokens were dropped.
+        Raises RevocationsFullError (nothing was revoked) and ValueError.
+        """
+        claims = [(n, v) for n, v in (("sub", sub), ("sid", sid), ("client_id", client_id)) if v is not None]
+        if (token is not None) + len(claims) + all != 1:
+            raise ValueError("revoke exactly one of: token, sub, sid, client_id, all")
+        if token is not None:
+            self._revoke_token(token)
+            self._stats.revocations.add("token")
+            return 1
+        if all:
+            self._revocations.revoke_all()
+        for claim, value in claims:
+            self._revocations.revoke_claim(claim, value)
+        self._stats.revocations.add("all" if all else claims[0][0])
+        return self._memory.drop_if(self._revocations.claims_revoked)
+
+    def swap(self, providers: Mapping[str, IdentityProvider]) -> None:
+        """Take a new configuration: unchanged providers keep their connections, others close when idle."""
+        kept = {
+            each: self._introspectors.get(each) or Introspector(each, self._clock, self._stats)
+            for each in providers.values()
+        }
+        for provider in self._introspectors.keys() - kept.keys():
+            self._close_when_idle(self._introspectors[provider])
+        self._introspectors = kept
+        for each in providers.values():
+            self._known[each.digest_key] = each
+        if len(self._known) > MAX_DIGEST_KEYS:
+            # Too many reloads ago to look everywhere for a token that is revoked: forget it all instead.
+            self._known = {each.digest_key: each for each in providers.values()}
+            self._memory.clear()
+
+    async def probe(self) -> dict[str, IntrospectionError | None]:
+        """Ask every identity provider about a token that nobody issued; what went wrong, by name."""
+
+        async def problem(introspector: Introspector) -> IntrospectionError | None:
+            try:
+                await introspector.probe()
+            except IntrospectionError as error:
+                return error
+            return None
+
+        introspectors = list(self._introspectors.values())
+        problems = await asyncio.gather(*(problem(each) for each in introspectors))
+        return {each.provider.name: found for each, found in zip(introspectors, problems, strict=True)}
+
+    def problems(self) -> dict[str, str]:
+        """By name, the identity providers whose last question failed, and why, in our own words."""
+        return {each.provider.name: each.problem for each in self._introspectors.values() if each.problem}
+
+    def status(self) -> dict[str, Any]:
+        """For the status page."""
+        return {
+            "memory": {"active": self._memory.active, "inactive": self._memory.inactive},
+            "flights": len(self._flights),
+            "revocations": len(self._revocations),
+            "identity_providers": {
+                each.provider.name: each.status() for each in self._introspectors.values()
+            },
+        }
+
+    async def close(self) -> None:
+        """Stop: whoever still waits gets an IntrospectionError."""
+        await self._flights.close()
+        for introspector in self._introspectors.values():
+            self._close_when_idle(introspector)
+        self._introspectors = {}
+        await asyncio.gather(*self._closing)
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    async def _load(self, provider: IdentityProvider, key: bytes, token: AccessToken) -> TokenState:
+        """One question, and what is remembered of its answer."""
+        asked_at = self._clock.monotonic()
+        before = self._memory.get(key)
+        known = before is not None and before.state is not INACTIVE
+        state = await self._introspect(provider, token, known=known)
+        # From here on nothing awaits: no revocation can come between this check and the writing.
+        if isinstance(state, ActiveToken) and self._revocations.covers(self._revoked_as(token), state):
+            state = INACTIVE
+        # Whatever was known is out of date, even when the new answer is not to be remembered.
+        self._memory.drop(key)
+        if lifetime(state, provider.freshness, self._clock.now()) > 0.0:
+            self._memory.put(key, Remembered(state, asked_at))
+        return state
+
+    async def _introspect(self, provider: IdentityProvider, token: AccessToken, *, known: bool) -> TokenState:
+        introspector = self._introspectors.get(provider)
+        if introspector is not None:
+            return await introspector.introspect(token.value, known=known)
+        # A request that was admitted before a reload: its route still trusts the old provider.
+        introspector = Introspector(provider, self._clock, self._stats)
+        try:
+            return await introspector.introspect(token.value, known=known)
+        finally:
+            self._close_when_idle(introspector)
+
+    def _resurrect(self, key: bytes, access: Access) -> ActiveToken | None:
+        """Find a known-active token that may go on while its provider is out of reach."""
+        state = self._remembered(key, access, access.provider.ttl_resurrect)
+        return state if isinstance(state, ActiveToken) else None
+
+    def _remembered(self, key: bytes, access: Access, extra: float = 0.0) -> TokenState | None:
+        """Return what is remembered and `extra` seconds past its freshness at most, but never past `exp`."""
+        remembered = self._memory.get(key)
+        if remembered is None:
+            return None
+        state, fetched_at = remembered
+        age = max(0.0, self._clock.monotonic() - fetched_at - extra)
+        if not is_fresh(state, age, access.freshness):
+            return None
+        if isinstance(state, ActiveToken) and state.exp is not None and state.exp <= self._clock.now():
+            return None
+        return state
+
+    def _revoke_token(self, token: str) -> None:
+        keys = [token_key(provider, token) for provider in self._known.values()]
+        states = [remembered.state for key in keys if (remembered := self._memory.get(key)) is not None]
+        ends = [state.exp for state in states if isinstance(state, ActiveToken)]
+        # A single unknown end makes the end unknown: the same token may be remembered from two providers.
+        known = [end for end in ends if end is not None]
+        until = float(max(known)) if known and len(known) == len(ends) else None
+        self._revocations.revoke_token(self._revocation_digest(token), until)
+        for key in keys:
+            self._memory.drop(key)
+
+    def _revoked_as(self, token: AccessToken) -> bytes:
+        return self._revocation_digest(token.value)
+
+    def _revocation_digest(self, token: str) -> bytes:
+        """Digest the token alone: it stays revoked when a reload changes the keys of the memory."""
+        return blake2b(
+            token.encode("utf-8", "surrogatepass"), digest_size=32, key=self._revocation_key
+        ).digest()
+
+    def _close_when_idle(self, introspector: Introspector) -> None:
+        task = asyncio.get_running_loop().create_task(introspector.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)

@@ -1,0 +1,136 @@
+"""What was revoked here: it beats every answer, remembered or still under way."""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from fastgate.clock import Clock
+from fastgate.errors import FastgateError
+from fastgate.model import ActiveToken
+
+CLAIMS: Final = frozenset({"sub", "sid", "client_id"})
+"""Claims by which tokens can be revoked together."""
+
+
+ALL: Final = ("", "")
+"""Stands among the claims for every token."""
+
+
+class RevocationsFullError(FastgateError):
+    """No room for another revocation, and none has run out: the caller must not say that it was taken."""
+
+
+class _Revocation(NamedTuple):
+    """Forgotten when *both* clocks have passed: a jump of the wall clock never revives a token."""
+
+    at: int
+    """Whole wall seconds; tokens issued up to and including then are covered."""
+    until: float
+    """Wall seconds."""
+    until_monotonic: float
+
+
+class Revocations:
+    """Revoked tokens by key, and revoked claims; bounded, forgotten when no token can be covered any more.
+
+    A claim revocation covers tokens issued up to that moment (`iat`, RFC 7662 section 2.2, has whole seconds)
+    and tokens that do not say when they were issued. It lives for `ttl` seconds, or as long as the latest
+    `exp` of the tokens it was seen to cover.
+    """
+
+    __slots__ = ("_claims", "_clock", "_max_entries", "_tokens", "_ttl")
+
+    def __init__(self, clock: Clock, ttl: float = 86_400.0, max_entries: int = 100_000) -> None:
+        """`ttl` in seconds, for revocations of which no `exp` is known."""
+        self._clock = clock
+        self._ttl = ttl
+        self._max_entries = max_entries
+        self._tokens: dict[bytes, _Revocation] = {}
+        self._claims: dict[tuple[str, str], _Revocation] = {}
+
+    def __len__(self) -> int:
+        return len(self._tokens) + len(self._claims)
+
+    def __repr__(self) -> str:
+        return f"<Revocations tokens={len(self._tokens)} claims={len(self._claims)}>"
+
+    @property
+    def any_token(self) -> bool:
+        """Whether a single token was revoked; when not, `token_revoked` need not be asked."""
+        return bool(self._tokens)
+
+    def revoke_token(self, key: bytes, until: float | None = None) -> None:
+        """Revoke one token until its `exp` (wall seconds), where known. Raises RevocationsFullError."""
+        known = self._tokens.get(key)
+        self._make_room(known=known is not None)
+        self._tokens[key] = self._revocation(until, () if known is None else (known,))
+
+    def revoke_claim(self, claim: str, value: str) -> None:
+        """Revoke every token issued until now whose `claim` (one of CLAIMS) is `value`.
+
+        Raises RevocationsFullError.
+        """
+        if claim not in CLAIMS:
+            raise ValueError("tokens are revoked by sub, sid or client_id")
+        known = self._claims.get((claim, value))
+        self._make_room(known=known is not None)
+        self._claims[claim, value] = self._revocation(None, () if known is None else (known,))
+
+    def revoke_all(self) -> None:
+        """Revoke every token issued until now. Never raises: it takes the place of the claim revocations."""
+        self._claims = {ALL: self._revocation(None, self._claims.values())}
+
+    def token_revoked(self, key: bytes) -> bool:
+        """Whether this very token was revoked."""
+        revocation = self._tokens.get(key)
+        if revocation is None:
+            return False
+        if self._live(revocation):
+            return True
+        del self._tokens[key]
+        return False
+
+    def covers(self, key: bytes, state: ActiveToken) -> bool:
+        """Whether a token in this state was revoked, by itself or by one of its claims."""
+        return self.token_revoked(key) or (bool(self._claims) and self.claims_revoked(state))
+
+    def claims_revoked(self, state: ActiveToken) -> bool:
+        """Whether a token in this state was revoked by one of its claims."""
+        names = [ALL]
+        for claim in CLAIMS:
+            value = state.claims.get(claim)
+            if isinstance(value, str):
+                names.append((claim, value))
+        # All of them are asked, not up to the first: each must live as long as the tokens that it covers.
+        covering = [name for name in names if self._claim_covers(name, state)]
+        return bool(covering)
+
+    def _claim_covers(self, name: tuple[str, str], state: ActiveToken) -> bool:
+        revocation = self._claims.get(name)
+        if revocation is None or (state.iat is not None and state.iat > revocation.at):
+            return False
+        if not self._live(revocation):
+            del self._claims[name]
+            return False
+        if state.exp is not None and state.exp > revocation.until:
+            self._claims[name] = self._until(revocation.at, state.exp)
+        return True
+
+    def _revocation(self, until: float | None, replaced: Iterable[_Revocation]) -> _Revocation:
+        """Make a revocation from now on that lives no shorter than those that it replaces."""
+        now = self._clock.now()
+        own = now + self._ttl if until is None else until
+        return self._until(int(now), max([own, *(each.until for each in replaced)]))
+
+    def _until(self, at: int, until: float) -> _Revocation:
+        return _Revocation(at, until, self._clock.monotonic() + (until - self._clock.now()))
+
+    def _live(self, revocation: _Revocation) -> bool:
+        return self._clock.now() < revocation.until or self._clock.monotonic() < revocation.until_monotonic
+
+    def _make_room(self, *, known: bool) -> None:
+        if known or len(self) < self._max_entries:
+            return
+        self._tokens = {key: each for key, each in self._tokens.items() if self._live(each)}
+        self._claims = {name: each for name, each in self._claims.items() if self._live(each)}
+        if len(self) >= self._max_entries:
+            raise RevocationsFullError(f"{self._max_entries} revocations are held already")
