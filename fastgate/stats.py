@@ -84,9 +84,7 @@ class Stats:
         self.requests = Counter("fastgate_requests", "Requests answered.", "route", "status")
         self.requests_active = Counter("fastgate_requests_active", "Requests being answered.", kind="gauge")
         self.connections = Counter("fastgate_connections", "Open client connections.", kind="gauge")
-        self.connections_refused = Counter(
-            "fastgate_connections_refused", "Client connections over the limit."
-        )
+        self.connections_refused = Counter("fastgate_connections_refused", "Client connections over the limit.")
         self.heads_refused = Counter("fastgate_heads_refused", "Malformed requests refused.", "status")
         self.denials = Counter("fastgate_denials", "Requests refused by policy.", "route", "reason")
         self.introspections = Counter(
@@ -105,15 +103,9 @@ class Stats:
         self.upstream_connections = Counter(
             "fastgate_upstream_connections", "Upstream connections opened or reused.", "service", "how"
         )
-        self.upstream_retries = Counter(
-            "fastgate_upstream_retries", "Requests sent a second time.", "service"
-        )
-        self.forward_failures = Counter(
-            "fastgate_forward_failures", "Forwarding failures.", "service", "side", "stage"
-        )
-        self.access_log_dropped = Counter(
-            "fastgate_access_log_dropped", "Access lines dropped: sink too slow."
-        )
+        self.upstream_retries = Counter("fastgate_upstream_retries", "Requests sent a second time.", "service")
+        self.forward_failures = Counter("fastgate_forward_failures", "Forwarding failures.", "service", "side", "stage")
+        self.access_log_dropped = Counter("fastgate_access_log_dropped", "Access lines dropped: sink too slow.")
         self.config_reloads = Counter("fastgate_config_reloads", "Configuration reloads.", "outcome")
 
     def families(self) -> list[Counter | Histogram]:

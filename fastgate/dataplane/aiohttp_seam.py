@@ -81,8 +81,8 @@ class Answered:
         await self._writes.finish_answer(keep_alive=self.keep_alive, linger=self._linger)
 
     def as_response(self) -> web.StreamResponse:
-        """This object, under the type aiohttp's signatures name."""
-        return cast(web.StreamResponse, self)
+        """Ourselves, under the type aiohttp's signatures name."""
+        return cast("web.StreamResponse", self)
 
 
 def queue_refusal(protocol: RequestHandler, error: HeadError) -> None:
@@ -102,6 +102,11 @@ def newest_message(protocol: RequestHandler) -> "tuple[RawRequestMessage | None,
 def reading_is_paused(protocol: RequestHandler) -> bool:
     """The body's buffer is full: not the client, but whoever reads the body is slow."""
     return protocol._reading_paused
+
+
+def has_queued(protocol: RequestHandler) -> bool:
+    """Another message waits for the one under way to be finished."""
+    return bool(protocol._messages)
 
 
 def is_idle(protocol: RequestHandler) -> bool:

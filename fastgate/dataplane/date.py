@@ -15,6 +15,7 @@ class HttpDate:
         self._text = b""
 
     def __call__(self) -> bytes:
+        """Return the current date."""
         second = int(self._now())
         if second != self._second:
             self._second = second

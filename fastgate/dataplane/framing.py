@@ -41,10 +41,7 @@ class ChunkedDecoder:
         position = 0
         size = len(data)
         while position < size and not self.complete:
-            if self._left:
-                position = self._take_chunk(data, position, body)
-            else:
-                position = self._take_line(data, position)
+            position = self._take_chunk(data, position, body) if self._left else self._take_line(data, position)
         return b"".join(body) if len(body) != 1 else body[0], data[position:]
 
     def _take_chunk(self, data: bytes, position: int, body: list[bytes]) -> int:

@@ -16,7 +16,16 @@ _STATUS_LINE: Final = 4096
 class Health:
     """The health of one target."""
 
-    __slots__ = ("_failures", "_loop", "_rest_until", "_service", "_successes", "_target", "_task", "healthy_now")
+    __slots__ = (
+        "_failures",
+        "_loop",
+        "_rest_until",
+        "_service",
+        "_successes",
+        "_target",
+        "_task",
+        "healthy_now",
+    )
 
     def __init__(self, service: Service, target: Target, loop: asyncio.AbstractEventLoop) -> None:
         self._service = service
@@ -83,7 +92,13 @@ class Health:
             try:
                 async with asyncio.timeout(check.timeout):
                     well = await self._ask()
-            except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            except (
+                OSError,
+                TimeoutError,
+                ValueError,
+                asyncio.IncompleteReadError,
+                asyncio.LimitOverrunError,
+            ):
                 well = False
             if well:
                 self.succeeded()

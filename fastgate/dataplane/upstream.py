@@ -168,6 +168,10 @@ class UpstreamConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def give_back(self) -> None:
+        """Return an unused connection to its pool."""
+        self._resting(self)
+
     def close(self) -> None:
         """Close a resting connection."""
         self._phase = _Phase.CLOSED
@@ -189,7 +193,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Move the answer on by what arrived."""
@@ -222,9 +226,7 @@ class UpstreamConnection(asyncio.Protocol):
         receiver, self._receiver = self._receiver, None
         if receiver is None:
             return
-        if phase is _Phase.BODY and self._until_close and exc is None:
-            receiver.answer_end(())
-        elif phase is _Phase.TUNNEL and exc is None:
+        if (phase is _Phase.BODY and self._until_close and exc is None) or (phase is _Phase.TUNNEL and exc is None):
             receiver.answer_end(())
         elif phase in (_Phase.BODY, _Phase.TUNNEL):
             receiver.answer_failed(ForwardError(Side.UPSTREAM, Stage.BODY, "connection lost within the answer"))
@@ -250,14 +252,11 @@ class UpstreamConnection(asyncio.Protocol):
     # --- the answer -----------------------------------------------------------------------------------------
 
     def _head(self, data: bytes) -> None:
-        while True:
+        """Take interim heads until the final one is complete."""
+        while self._phase is _Phase.HEAD:
             end = data.find(b"\r\n\r\n")
             if end < 0:
-                self._buffer = data
-                if len(data) > MAX_HEAD:
-                    self._fail(malformed("head too large"))
-                elif not b"HTTP/1.".startswith(data[:7]):
-                    self._fail(malformed("not HTTP/1.x"))
+                self._hold(data)
                 return
             self._buffer = b""
             try:
@@ -266,21 +265,30 @@ class UpstreamConnection(asyncio.Protocol):
                 self._fail(error)
                 return
             data = data[end + 4 :]
-            if answer.status not in _INTERIM:
-                break
             if answer.status == _SWITCHING:
                 self._switch(answer, data)
                 return
-            self._interim_count += 1
-            if self._interim_count > _MAX_INTERIM:
-                self._fail(malformed("too many interim answers"))
+            if answer.status not in _INTERIM:
+                self._begin_body(answer, data)
                 return
-            self._watch()
-            if self._receiver is not None:
-                self._receiver.interim(answer)
-            if self._phase is not _Phase.HEAD:
-                return
-        self._begin_body(answer, data)
+            self._take_interim(answer)
+
+    def _hold(self, data: bytes) -> None:
+        """Keep the beginning of a head, unless it can never be one."""
+        self._buffer = data
+        if len(data) > MAX_HEAD:
+            self._fail(malformed("head too large"))
+        elif not b"HTTP/1.".startswith(data[:7]):
+            self._fail(malformed("not HTTP/1.x"))
+
+    def _take_interim(self, answer: AnswerHead) -> None:
+        self._interim_count += 1
+        if self._interim_count > _MAX_INTERIM:
+            self._fail(malformed("too many interim answers"))
+            return
+        self._watch()
+        if self._receiver is not None:
+            self._receiver.interim(answer)
 
     def _begin_body(self, answer: AnswerHead, data: bytes) -> None:
         self.answer = answer

@@ -1,0 +1,243 @@
+"""The composition root of one worker: the only module that constructs the others."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from fastgate import __version__
+from fastgate.clock import Clock, SystemClock
+from fastgate.control.access_log import AccessLog
+from fastgate.control.admin import admin_application
+from fastgate.dataplane.aiohttp_seam import check_aiohttp
+from fastgate.dataplane.plane import Dataplane, Upstreams
+from fastgate.dataplane.server import GatewayServer
+from fastgate.errors import StartError
+from fastgate.gate import Gate
+from fastgate.model import Address, Snapshot
+from fastgate.stats import Counter, Stats
+from fastgate.tokens.memory import MemoryTier
+from fastgate.tokens.resolver import Tokens
+from fastgate.tokens.revocation import Revocations
+
+log = structlog.get_logger("fastgate.app")
+
+INACTIVE_SHARE = 10
+"""Inactive tokens have a budget of their own: one in so many entries of the memory tier."""
+_BACKLOG = 4096
+
+
+class App:
+    """One worker: the public listeners, the admin listener and everything between."""
+
+    def __init__(self, load: Callable[[], Snapshot], *, clock: Clock | None = None) -> None:
+        """`load` reads and compiles the configuration; it raises ConfigError, at start and at every reload."""
+        self._load = load
+        self._clock = clock or SystemClock()
+        self._snapshot = load()
+        settings = self._snapshot.settings
+        self.stats = Stats()
+        self._memory = MemoryTier(settings.max_entries, max(1, settings.max_entries // INACTIVE_SHARE))
+        self._access_log = AccessLog(settings.log_format, sys.__stdout__, self.stats)
+        self._servers: list[asyncio.Server] = []
+        self._admin: web.AppRunner | None = None
+        self._probe: asyncio.Task[None] | None = None
+        self._unseen: set[str] = set(self._snapshot.providers)
+        """Identity providers that have not answered since the start."""
+        self.addresses: list[tuple[str, int]] = []
+        """Where the public listeners are bound."""
+        self.admin_address: tuple[str, int] | None = None
+
+    async def start(self) -> None:
+        """Bind and serve. Raises StartError, with nothing left half-started."""
+        check_aiohttp()
+        settings = self._snapshot.settings
+        loop = asyncio.get_running_loop()
+        self._tokens = Tokens(
+            self._memory,
+            self._snapshot.providers,
+            self._clock,
+            self.stats,
+            Revocations(self._clock, settings.revocation_ttl),
+        )
+        self._gate = Gate(self._snapshot, self._tokens, self._clock.now)
+        self._upstreams = Upstreams(loop, self.stats)
+        await self._upstreams.swap(self._snapshot.services.values())
+        self._plane = Dataplane(
+            gate=self._gate,
+            upstreams=self._upstreams,
+            stats=self.stats,
+            clock=self._clock,
+            limits=settings.limits,
+            record=self._access_log.record if settings.access_log else None,
+        )
+        self._server = GatewayServer(self._plane)
+        try:
+            for address in settings.listen:
+                self._servers.append(await self._bind(address))
+            if settings.admin is not None:
+                await self._start_admin(settings.admin.address)
+        except BaseException:
+            await self.stop()
+            raise
+        self.addresses = [server.sockets[0].getsockname()[:2] for server in self._servers]
+        self._access_log.start()
+        self._probe = loop.create_task(self._meet_providers())
+        log.info("serving", listen=_text(self.addresses), admin=_text([self.admin_address]), version=__version__)
+
+    async def drain(self) -> int:
+        """Accept no more, finish what is open by the deadline, stop. Returns how many connections were cut."""
+        log.info("draining", seconds=self._plane.limits.drain_timeout)
+        self._plane.draining = True
+        for server in self._servers:
+            server.close()
+        cut = await self._server.drain(self._plane.limits.drain_timeout)
+        await self.stop()
+        log.info("stopped", cut=cut)
+        return cut
+
+    async def stop(self) -> None:
+        """Close everything at once."""
+        for server in self._servers:
+            server.close()
+        if self._probe is not None:
+            self._probe.cancel()
+        await self._server.shutdown(0.1)
+        await self._upstreams.close()
+        await self._tokens.close()
+        if self._admin is not None:
+            await self._admin.cleanup()
+        await asyncio.to_thread(self._access_log.close)
+
+    # --- control.admin.Operations ------------------------------------------------------------------------------
+
+    @property
+    def admin_token(self) -> str | None:
+        """The token that the admin listener asks for."""
+        admin = self._snapshot.settings.admin
+        return None if admin is None else admin.token
+
+    def gauges(self) -> Iterable[Counter]:
+        """What is measured when asked."""
+        entries = Counter("fastgate_cache_entries", "Token states remembered now.", "tier", "state", kind="gauge")
+        entries.add("memory", "active", amount=self._memory.active)
+        entries.add("memory", "inactive", amount=self._memory.inactive)
+        pools = Counter("fastgate_upstream_open", "Open upstream connections.", "service", kind="gauge")
+        for upstream in self._upstreams.current:
+            pools.add(upstream.service.name, amount=sum(pool.open_count for pool in upstream.pools))
+        return entries, pools
+
+    def readiness(self) -> list[str]:
+        """Why no requests should come now; an identity provider counts until it has answered once."""
+        reasons = [f"identity provider {name} has not answered yet" for name in sorted(self._unseen)]
+        if self._plane.draining:
+            reasons.append("draining")
+        return reasons
+
+    def status(self) -> dict[str, Any]:
+        """For `GET /status`."""
+        tokens = self._tokens.status()
+        hits, misses = self.stats.cache_hits.total("memory"), self.stats.cache_misses.total("memory")
+        return {
+            "version": __version__,
+            "config_version": self._snapshot.version,
+            "ready": not self.readiness(),
+            "workers": [{"connections": self.stats.connections.total()}],
+            "identity_providers": tokens.pop("identity_providers"),
+            "upstreams": {each.service.name: each.status() for each in self._upstreams.current},
+            "cache": {
+                "memory": tokens.pop("memory") | {"hit_ratio": hits / (hits + misses) if hits + misses else None}
+            },
+            **tokens,
+        }
+
+    def revoke(self, **what: Any) -> int:
+        """Forget and refuse tokens."""
+        revoked = self._tokens.revoke(**what)
+        log.info("revoked", by=next(iter(name for name, value in what.items() if value)), count=revoked)
+        return revoked
+
+    async def reload(self) -> dict[str, Any]:
+        """Put the configuration as it is now in force, whole or not at all. Raises ConfigError."""
+        try:
+            snapshot = await asyncio.to_thread(self._load)
+        except Exception:
+            self.stats.config_reloads.add("refused")
+            raise
+        fixed = _needs_restart(self._snapshot, snapshot)
+        self._tokens.swap(snapshot.providers)
+        await self._upstreams.swap(snapshot.services.values())
+        self._unseen &= set(snapshot.providers)
+        self._snapshot = snapshot
+        self._gate.swap(snapshot)
+        self.stats.config_reloads.add("taken")
+        log.info("configuration reloaded", config_version=snapshot.version, needs_restart=fixed)
+        return {"config_version": snapshot.version, "needs_restart": fixed}
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    async def _bind(self, address: Address) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.create_server(
+                self._server,
+                address.host,
+                address.port,
+                ssl=address.tls,
+                backlog=_BACKLOG,
+                reuse_address=True,
+            )
+        except OSError as error:
+            raise _cannot_listen(address, error) from error
+
+    async def _start_admin(self, address: Address) -> None:
+        self._admin = web.AppRunner(admin_application(self), access_log=None, handle_signals=False)
+        await self._admin.setup()
+        site = web.TCPSite(self._admin, address.host, address.port, ssl_context=address.tls)
+        try:
+            await site.start()
+        except OSError as error:
+            raise _cannot_listen(address, error) from error
+        self.admin_address = self._admin.addresses[0][:2]
+
+    async def _meet_providers(self) -> None:
+        """Ask every provider once, until it answers: readiness says so, requests do not wait for it."""
+        pause = 0.5
+        while self._unseen:
+            problems = await self._tokens.probe()
+            self._unseen &= {name for name, problem in problems.items() if problem is not None}
+            if self._unseen:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+
+
+def _needs_restart(before: Snapshot, after: Snapshot) -> list[str]:
+    """The settings that differ but belong to sockets and sizes of the running process."""
+    old, new = before.settings, after.settings
+    changed = {
+        "listen": [(a.host, a.port) for a in old.listen] != [(a.host, a.port) for a in new.listen],
+        "admin.listen": _admin_at(before) != _admin_at(after),
+        "limits": old.limits != new.limits,
+        "cache": (old.max_entries, old.revocation_ttl) != (new.max_entries, new.revocation_ttl),
+        "log": (old.log_format, old.access_log) != (new.log_format, new.access_log),
+    }
+    return [name for name, differs in changed.items() if differs]
+
+
+def _admin_at(snapshot: Snapshot) -> tuple[str, int] | None:
+    admin = snapshot.settings.admin
+    return None if admin is None else (admin.address.host, admin.address.port)
+
+
+def _cannot_listen(address: Address, error: OSError) -> StartError:
+    reason = error.strerror or str(error)
+    return StartError(
+        f"cannot listen on {address.host}:{address.port}: {reason}; stop what holds the port or change the address"
+    )
+
+
+def _text(addresses: Iterable[tuple[str, int] | None]) -> str:
+    return " ".join(f"{each[0]}:{each[1]}" for each in addresses if each is not None)

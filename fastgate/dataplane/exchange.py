@@ -1,0 +1,519 @@
+"""One request and its answer: the way from an admitted head to the last octet, or to the reason it ended early.
+
+The exchange is the receiver of the upstream's answer and relays it from callbacks; its coroutine decides, connects,
+sends the request's body, and waits for the end.
+"""
+
+import asyncio
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestPayloadError
+
+from fastgate.dataplane.aiohttp_seam import Answered, Turn
+from fastgate.dataplane.framing import chunk, last_chunk
+from fastgate.dataplane.plane import Dataplane
+from fastgate.dataplane.pool import TargetPool, Upstream
+from fastgate.dataplane.upstream import UpstreamConnection
+from fastgate.errors import ForwardError, HeadError, Side, Stage
+from fastgate.gate import Pending
+from fastgate.model import (
+    AnswerHead,
+    BodyKind,
+    Completion,
+    Field,
+    Forward,
+    Framing,
+    Reply,
+    RequestHead,
+    TokenSource,
+)
+from fastgate.policy import forwarding, replies
+
+if TYPE_CHECKING:
+    from fastgate.dataplane.server import DownstreamProtocol
+
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+_MAX_FORM: Final = 64 * 1024
+_BIG: Final = 32 * 1024
+"""Above this a chunk is written in three pieces rather than copied into one."""
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER on, zero seconds: closing sends RST."""
+
+
+class BodyStalledError(RequestPayloadError):
+    """The client stopped sending its body."""
+
+
+class Exchange(Turn):
+    """A request under way."""
+
+    __slots__ = (
+        "_answer",
+        "_began",
+        "_chunked",
+        "_connection",
+        "_done",
+        "_expiry",
+        "_form",
+        "_forward",
+        "_forwarded_at",
+        "_gone",
+        "_half_closed",
+        "_head",
+        "_keep_alive",
+        "_plane",
+        "_pool",
+        "_protocol",
+        "_received",
+        "_room",
+        "_sent",
+        "_tunnel",
+        "_upload",
+        "_upstream_seconds",
+    )
+
+    def __init__(
+        self,
+        protocol: "DownstreamProtocol",
+        plane: Dataplane,
+        head: RequestHead | None,
+        payload: StreamReader,
+    ) -> None:
+        super().__init__(payload)
+        self._protocol = protocol
+        self._plane = plane
+        self._head = head
+        self._began = plane.loop.time()
+        self._forward: Forward | None = None
+        self._forwarded_at = 0.0
+        self._upstream_seconds: float | None = None
+        self._pool: TargetPool | None = None
+        self._connection: UpstreamConnection | None = None
+        self._answer: AnswerHead | None = None
+        self._done: asyncio.Future[ForwardError | None] | None = None
+        self._upload: asyncio.Task[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._form: bytes | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._keep_alive = False
+        self._chunked = False
+        self._tunnel = False
+        self._half_closed = False
+        self._gone = False
+        self._received = 0
+        self._sent = 0
+
+    # --- the way of the request ------------------------------------------------------------------------------
+
+    async def run(self) -> Answered:
+        """Answer the request. Raises nothing that is expected to happen."""
+        head = self._head
+        if head is None:
+            return self.refuse(HeadError(400, "refused by aiohttp's parser"))
+        active = self._plane.stats.requests_active
+        active.add()
+        try:
+            decision = self._plane.gate.admit(head)
+            if isinstance(decision, Pending):
+                decision = await self._settle(decision, head)
+            if isinstance(decision, Reply):
+                return self._reply(decision, head, "refused")
+            return await self._go(decision, self._head or head)
+        finally:
+            active.add(amount=-1)
+
+    def refuse(self, error: HeadError) -> Answered:
+        """Answer a head that cannot be served, or a fault of our own, and part."""
+        self._plane.stats.heads_refused.add(str(error.status))
+        reply = replies.head_refused(error)
+        if self._answer is not None or self._connection is not None:
+            # Too late for an answer: whatever was begun is cut.
+            self._abandon()
+            self._cut()
+        else:
+            self._write(self._render(reply, keep_alive=False, method="GET"))
+        self._complete(reply.status, "refused", reply.reason)
+        return Answered(self._protocol, keep_alive=False, linger=True)
+
+    async def _settle(self, pending: Pending, head: RequestHead) -> Forward | Reply:
+        if not pending.wants_form:
+            return await pending.settle()
+        if head.framing.length > _MAX_FORM:
+            return replies.reply(413, reason="form_too_large")
+        if head.expects_continue:
+            # The token stands in the body, so the body is needed to authenticate.
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._head = head._replace(expects_continue=False)
+        form = bytearray()
+        try:
+            while piece := await self.payload.readany():
+                form += piece
+                if len(form) > _MAX_FORM:
+                    return replies.reply(413, reason="form_too_large")
+        except (RequestPayloadError, ConnectionError):
+            return replies.reply(400, reason="body_incomplete")
+        self._form = bytes(form)
+        self._received = len(form)
+        return await pending.settle(self._form)
+
+    async def _go(self, forward: Forward, head: RequestHead) -> Answered:
+        """Forward, and turn a failure into the answer that is still possible."""
+        self._forward = forward
+        try:
+            await self._exchange(forward, head)
+        except ForwardError as error:
+            return self._failed(error, forward, head)
+        finally:
+            self._release()
+        status = self._answer.status if self._answer is not None else 0
+        self._complete(status, "tunnel" if self._tunnel else "forwarded", "")
+        finished = self._protocol.body_complete
+        return Answered(self._protocol, keep_alive=self._keep_alive and finished, linger=not finished)
+
+    async def _exchange(self, forward: Forward, head: RequestHead) -> None:
+        plane = self._plane
+        upstream = plane.upstreams.of(forward.route.service)
+        framing = self._body_framing(forward, head)
+        request = forwarding.upstream_request(head, forward, forward.forwarding, framing)
+        has_body = framing.kind is BodyKind.CHUNKED or framing.length > 0
+        retried = False
+        while True:
+            pool, connection = await self._acquire(upstream, fresh=retried)
+            if self._gone:
+                connection.give_back()
+                raise ForwardError(Side.DOWNSTREAM, Stage.BODY, "the client left")
+            self._pool, self._connection = pool, connection
+            reused = connection.reused
+            done = self._done = plane.loop.create_future()
+            self._forwarded_at = plane.loop.time()
+            connection.begin(self, request, head.method, has_body=has_body)
+            if has_body:
+                self._upload = plane.loop.create_task(self._send_body(connection, framing))
+            error = await done
+            if error is None:
+                return
+            if retried or not reused or error.stage is not Stage.SEND or has_body or head.method not in _IDEMPOTENT:
+                raise error
+            # The kept-alive connection had died before it saw the request: once more, on a fresh one (N76).
+            retried = True
+            plane.stats.upstream_retries.add(upstream.service.name)
+
+    async def _acquire(self, upstream: Upstream, *, fresh: bool) -> tuple[TargetPool, UpstreamConnection]:
+        """A connection to the best target that gives one. Raises ForwardError when none does; nothing was sent."""
+        failure: ForwardError | None = None
+        for pool in upstream.choices():
+            connection = None if fresh else pool.take()
+            if connection is not None:
+                return pool, connection
+            try:
+                return pool, await pool.connect()
+            except ForwardError as error:
+                failure = error
+        raise failure or ForwardError(Side.UPSTREAM, Stage.SELECT, "no target")
+
+    def _body_framing(self, forward: Forward, head: RequestHead) -> Framing:
+        if self._form is None:
+            return head.framing
+        permit = forward.permit
+        access = forward.route.access
+        if permit is not None and permit.token.source is TokenSource.BODY and access and access.hide_credentials:
+            self._form = forwarding.hide_form_token(self._form)
+        return Framing(BodyKind.LENGTH, len(self._form))
+
+    async def _send_body(self, connection: UpstreamConnection, framing: Framing) -> None:
+        """Relay the request's body as it arrives, no faster than the upstream takes it."""
+        try:
+            if self._form is not None:
+                connection.write(self._form)
+            else:
+                chunked = framing.kind is BodyKind.CHUNKED
+                while data := await self.payload.readany():
+                    self._received += len(data)
+                    connection.write(chunk(data) if chunked else data)
+                    if connection.upload_stalled:
+                        self._room = self._plane.loop.create_future()
+                        await self._room
+                if chunked:
+                    connection.write(last_chunk(forwarding.trailers(self._protocol.trailers)))
+            connection.finish_request()
+        except (RequestPayloadError, ConnectionError) as error:
+            # Never let a body that ended early look complete to the upstream (N55).
+            connection.abort()
+            stage = Stage.BODY_TIMEOUT if isinstance(error, BodyStalledError) else Stage.REQUEST_BODY
+            self._end(ForwardError(Side.DOWNSTREAM, stage, str(error)))
+
+    # --- Receiver: the answer, from the upstream's callbacks ---------------------------------------------------
+
+    def interim(self, answer: AnswerHead) -> None:
+        """Pass a 1xx on to clients that know it (RFC 9110 section 15.2)."""
+        head = self._head
+        if head is None or head.http_1_0 or (answer.status == 100 and not head.expects_continue):  # noqa: PLR2004
+            return
+        self._write(forwarding.informational(answer))
+
+    def answer_head(self, answer: AnswerHead) -> None:
+        """Write the final head, framed for this client."""
+        head, forward, plane = self._head, self._forward, self._plane
+        if head is None or forward is None:
+            return
+        self._answer = answer
+        self._upstream_seconds = plane.loop.time() - self._forwarded_at
+        plane.stats.upstream_seconds.observe(self._upstream_seconds, forward.route.service.name)
+        framing = answer.framing
+        if framing.kind is BodyKind.CHUNKED or framing.kind is BodyKind.UNTIL_CLOSE:
+            framing = Framing(BodyKind.UNTIL_CLOSE if head.http_1_0 else BodyKind.CHUNKED)
+            self._end_with_token(answer, forward)
+        self._chunked = framing.kind is BodyKind.CHUNKED
+        connection = self._connection
+        self._keep_alive = (
+            head.keep_alive
+            and framing.kind is not BodyKind.UNTIL_CLOSE
+            and connection is not None
+            and connection.sent_all
+            and self._may_go_on()
+        )
+        permit = forward.permit
+        private = permit is not None and permit.token.source is TokenSource.QUERY
+        self._write(
+            forwarding.answer_head(
+                answer, head, framing, keep_alive=self._keep_alive, date=plane.date(), private=private
+            )
+        )
+
+    def answer_data(self, data: bytes) -> None:
+        """Pass body octets on as they came."""
+        self._sent += len(data)
+        if not self._chunked or self._tunnel:
+            self._write(data)
+        elif len(data) > _BIG:
+            self._write(b"%x\r\n" % len(data))
+            self._write(data)
+            self._write(b"\r\n")
+        else:
+            self._write(chunk(data))
+
+    def answer_end(self, trailers: tuple[Field, ...]) -> None:
+        """The answer is complete (or, in a tunnel, the upstream says no more)."""
+        if self._tunnel:
+            self._half_close()
+            return
+        if self._chunked:
+            self._write(last_chunk(forwarding.trailers(trailers) if trailers else b""))
+        self._end(None)
+
+    def answer_failed(self, error: ForwardError) -> None:
+        """No complete answer will come."""
+        self._end(error)
+
+    def switched(self, answer: AnswerHead, early: bytes) -> None:
+        """The upstream switched protocols: only a switch that the client asked for is believed (RFC 9110 7.8)."""
+        head, connection, forward = self._head, self._connection, self._forward
+        if head is None or connection is None or forward is None:
+            return
+        if head.upgrade != b"websocket" or answer.upgrade != head.upgrade:
+            connection.abort()
+            self._end(ForwardError(Side.UPSTREAM, Stage.HEAD, "switched protocols unasked"))
+            return
+        self.answer_head(answer)
+        self._keep_alive = False
+        self._tunnel = True
+        self._end_with_token(answer, forward)
+        held_back = self._protocol.begin_tunnel()
+        if held_back:
+            self.client_data(held_back)
+        if early:
+            self.answer_data(early)
+        if self._protocol.client_eof:
+            self.client_eof()
+
+    def upload_paused(self) -> None:
+        """The upstream takes no more: a tunnel stops reading the client; a body waits in `_send_body`."""
+        if self._tunnel and self._protocol.transport is not None:
+            self._protocol.transport.pause_reading()
+
+    def upload_resumed(self) -> None:
+        """The upstream takes more."""
+        room = self._room
+        if room is not None and not room.done():
+            room.set_result(None)
+        if self._tunnel and self._protocol.transport is not None:
+            self._protocol.transport.resume_reading()
+
+    # --- from the client's side --------------------------------------------------------------------------------
+
+    def downstream_paused(self) -> None:
+        """The client is slow: stop reading the answer."""
+        if self._connection is not None:
+            self._connection.pause_reading()
+
+    def downstream_resumed(self) -> None:
+        """The client has caught up."""
+        if self._connection is not None:
+            self._connection.resume_reading()
+
+    def downstream_lost(self) -> None:
+        """The client is gone: nobody waits for the answer."""
+        self._gone = True
+        if self._connection is not None:
+            self._connection.abort()
+        self._end(ForwardError(Side.DOWNSTREAM, Stage.BODY, "the client left"))
+
+    def client_half_closed(self) -> None:
+        """A client that sends no more still gets its answer, unless that is a stream of events without end."""
+        if self._answer is not None and _is_event_stream(self._answer) and self._protocol.transport is not None:
+            self._protocol.transport.abort()
+
+    def client_data(self, data: bytes) -> None:
+        """Octets from the client's end of a tunnel."""
+        self._received += len(data)
+        if self._connection is not None:
+            self._connection.write(data)
+
+    def client_eof(self) -> None:
+        """The client's end of a tunnel says no more."""
+        if self._connection is not None:
+            self._connection.write_eof()
+        if self._half_closed:
+            self._end(None)
+        self._half_closed = True
+
+    def _half_close(self) -> None:
+        transport = self._protocol.transport
+        if self._half_closed or transport is None:
+            self._end(None)
+            return
+        self._half_closed = True
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            self._end(None)
+
+    # --- ends --------------------------------------------------------------------------------------------------
+
+    def _end(self, error: ForwardError | None) -> None:
+        done = self._done
+        if done is not None and not done.done():
+            done.set_result(error)
+
+    def _release(self) -> None:
+        """Let go of everything the exchange held."""
+        upload, self._upload = self._upload, None
+        if upload is not None and not upload.done():
+            upload.cancel()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self._tunnel:
+            self._abandon()
+        self._connection = None
+
+    def _abandon(self) -> None:
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+
+    def _failed(self, error: ForwardError, forward: Forward, head: RequestHead) -> Answered:
+        """Answer a failure if nothing was answered yet; cut the connection visibly if something was (N81)."""
+        route = forward.route
+        if self._gone:
+            self._complete(self._answer.status if self._answer else 0, "client_gone", str(error.stage))
+            return Answered(self._protocol, keep_alive=False)
+        self._plane.stats.forward_failures.add(route.service.name, str(error.side), str(error.stage))
+        if self._answer is None:
+            return self._reply(replies.forward_failed(error, route.name), head, "failed")
+        self._complete(self._answer.status, "failed", str(error.stage))
+        if not self._tunnel:
+            self._cut()
+        return Answered(self._protocol, keep_alive=False)
+
+    def _cut(self) -> None:
+        """End the connection so that no client can take what it got for the whole answer."""
+        transport = self._protocol.transport
+        if transport is None:
+            return
+        if not self._chunked:
+            # Without a length or a last chunk only a reset tells (RFC 9112 section 8).
+            sock = transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        transport.abort()
+
+    def _reply(self, reply: Reply, head: RequestHead, outcome: str) -> Answered:
+        complete = self._protocol.body_complete
+        keep_alive = head.keep_alive and complete and self._may_go_on()
+        self._write(self._render(reply, keep_alive=keep_alive, method=head.method))
+        if outcome == "refused" and reply.route:
+            self._plane.stats.denials.add(reply.route, reply.reason)
+        self._complete(reply.status, "client_gone" if self._gone else outcome, reply.reason, reply.route)
+        return Answered(self._protocol, keep_alive=keep_alive, linger=not complete)
+
+    def _may_go_on(self) -> bool:
+        return self._protocol.more_may_come and not self._plane.draining
+
+    def _render(self, reply: Reply, *, keep_alive: bool, method: str) -> bytes:
+        return replies.render(
+            reply,
+            date=self._plane.date(),
+            keep_alive=keep_alive,
+            method=method,
+            http_1_0=self._head is not None and self._head.http_1_0,
+        )
+
+    def _write(self, data: bytes) -> None:
+        transport = self._protocol.transport
+        if transport is not None:
+            transport.write(data)
+
+    def _end_with_token(self, answer: AnswerHead, forward: Forward) -> None:
+        """A tunnel or an event stream does not outlive the token that opened it (N88)."""
+        permit, access = forward.permit, forward.route.access
+        if permit is None or access is None or permit.state.exp is None:
+            return
+        if self._tunnel or _is_event_stream(answer):
+            left = permit.state.exp + access.policy.leeway - self._plane.clock.now()
+            # A far `exp` does not fit a timer; a day later is soon enough to look again at a stream's end.
+            self._expiry = self._plane.loop.call_later(min(max(left, 0.0), 86_400.0), self._token_expired)
+
+    def _token_expired(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            connection.abort()
+        if self._chunked and not self._tunnel:
+            self._keep_alive = False
+            self._write(last_chunk())
+        self._end(None)
+
+    def _complete(self, status: int, outcome: str, reason: str, route: str = "") -> None:
+        """Count the request and hand its line to the access log."""
+        plane, head, forward, pool = self._plane, self._head, self._forward, self._pool
+        if forward is not None:
+            route = forward.route.name
+        plane.stats.requests.add(route, str(status))
+        if plane.record is None:
+            return
+        elapsed = plane.loop.time() - self._began
+        plane.record(
+            Completion(
+                at=plane.clock.now() - elapsed,
+                seconds=elapsed,
+                peer=self._protocol.peer,
+                method=head.method if head else "",
+                host=head.host if head else "",
+                path=head.path if head else "",
+                status=status,
+                outcome=outcome,
+                reason=reason,
+                route=route,
+                service=forward.route.service.name if forward else "",
+                target=pool.name if pool else "",
+                upstream_seconds=self._upstream_seconds,
+                received=self._received,
+                sent=self._sent,
+            )
+        )
+
+
+def _is_event_stream(answer: AnswerHead) -> bool:
+    return any(key == b"content-type" and value[:17].lower() == b"text/event-stream" for key, _, value in answer.fields)

@@ -1,0 +1,417 @@
+"""The aiohttp server and its protocol, made as strict as a gateway has to be.
+
+On top of aiohttp's `RequestHandler`: a head is checked before aiohttp's parser sees it, messages are handed to that
+parser one at a time, a half-closed client still gets its answers, heads and bodies have deadlines, and a client that is
+refused is parted from kindly, so that it can read why.
+"""
+
+import asyncio
+from enum import Enum
+from typing import Any, Final, cast
+
+import structlog
+from aiohttp import web
+from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import BadHttpMethod
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+
+from fastgate.dataplane import aiohttp_seam as seam
+from fastgate.dataplane.deadline import Deadline
+from fastgate.dataplane.exchange import BodyStalledError, Exchange
+from fastgate.dataplane.framing import ChunkedDecoder, FramingError
+from fastgate.dataplane.head import find_head_end, parse_request_head
+from fastgate.dataplane.plane import Dataplane
+from fastgate.errors import HeadError
+from fastgate.model import BodyKind, Field, RequestHead
+from fastgate.policy import replies
+
+log = structlog.get_logger("fastgate.dataplane")
+
+_BODY_BUFFER: Final = 64 * 1024
+_INBOX: Final = 64 * 1024
+"""Octets held back behind a request under way before reading is paused."""
+_LINGER: Final = 1.0
+"""Seconds to let a refused client read why before the connection is closed (RFC 9112 section 9.6)."""
+
+
+class _Stage(Enum):
+    HEAD = "head"
+    """Between requests, or within a head."""
+    BODY = "body"
+    BUSY = "busy"
+    """The request is complete, its answer is not: what comes now waits."""
+
+
+class DownstreamProtocol(RequestHandler):
+    """One client connection."""
+
+    __slots__ = (
+        "_chunks",
+        "_deadline",
+        "_discarding",
+        "_head",
+        "_inbox",
+        "_inbox_paused",
+        "_left",
+        "_parted",
+        "_payload",
+        "_peer",
+        "_port",
+        "_scheme",
+        "_stage",
+        "_tunnel",
+        "_write_deadline",
+        "client_eof",
+        "exchange",
+        "plane",
+    )
+
+    def __init__(self, server: "GatewayServer", plane: Dataplane, **kwargs: Any) -> None:
+        super().__init__(server, loop=plane.loop, **kwargs)
+        self.plane = plane
+        self.exchange: Exchange | None = None
+        self.client_eof = False
+        self._stage = _Stage.HEAD
+        self._inbox = b""
+        self._inbox_paused = False
+        self._head: RequestHead | None = None
+        self._payload: StreamReader | None = None
+        self._left = 0
+        self._chunks: ChunkedDecoder | None = None
+        self._tunnel = False
+        self._discarding = False
+        self._parted: asyncio.Future[None] | None = None
+        self._deadline = Deadline(plane.loop, self._read_expired)
+        self._write_deadline = Deadline(plane.loop, self._write_expired)
+        self._scheme = "http"
+        self._peer = ""
+        self._port = 0
+
+    # --- connection ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or say 503 when there are too many."""
+        stats = self.plane.stats
+        if stats.connections.total() >= self.plane.limits.connections:
+            stats.connections_refused.add()
+            reply = replies.reply(503, reason="connections", fields=((b"Retry-After", b"1"),))
+            refused = cast("asyncio.Transport", transport)
+            refused.write(replies.render(reply, date=self.plane.date(), keep_alive=False, method="GET"))
+            refused.close()
+            return
+        stats.connections.add()
+        if transport.get_extra_info("sslcontext") is not None:
+            self._scheme = "https"
+        peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        self._peer = peer[0] if peer else ""
+        self._port = local[1] if local else 0
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Whatever was under way for this client ends."""
+        if self.transport is not None:
+            self.plane.stats.connections.add(amount=-1)
+        self._deadline.close()
+        self._write_deadline.close()
+        super().connection_lost(exc)
+        self._inbox = b""
+        if self._parted is not None and not self._parted.done():
+            self._parted.set_result(None)
+        if self.exchange is not None:
+            self.exchange.downstream_lost()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # aiohttp's says None: it always closes
+        """A half-closed client still gets its answers (RFC 9112 section 9.6); TLS cannot be half-closed."""
+        self.client_eof = True
+        if self._parted is not None and not self._parted.done():
+            self._parted.set_result(None)
+        if self._scheme == "https":
+            return None
+        if self._tunnel and self.exchange is not None:
+            self.exchange.client_eof()
+            return True
+        if self._stage is _Stage.BODY:
+            self._break_body(RequestPayloadError("the client ended its body early"))
+            return True
+        if seam.is_idle(self):
+            return None
+        if self.exchange is not None:
+            self.exchange.client_half_closed()
+        return True
+
+    def begin_drain(self) -> None:
+        """Close now if nothing is under way; otherwise the answer that is due says `Connection: close`."""
+        if self._stage is _Stage.HEAD and not self._inbox and seam.is_idle(self) and self.transport is not None:
+            self.transport.close()
+
+    # --- octets in -------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Cut what arrives into messages and hand them on, one at a time."""
+        if self._tunnel:
+            if self.exchange is not None:
+                self.exchange.client_data(data)
+        elif not data:
+            super().data_received(data)  # aiohttp goes on with octets it had set aside
+        elif not self._discarding:
+            self._inbox = self._inbox + data if self._inbox else data
+            self._take_in()
+
+    def _take_in(self) -> None:
+        while self._inbox:
+            if self._stage is _Stage.HEAD:
+                if not self._take_head():
+                    return
+            elif self._stage is _Stage.BODY:
+                self._take_body()
+            else:
+                if len(self._inbox) >= _INBOX and self.transport is not None:
+                    self._inbox_paused = True
+                    self.transport.pause_reading()
+                return
+
+    def _take_head(self) -> bool:
+        """Take one head; False while it is incomplete or when it was refused."""
+        inbox = self._inbox
+        if inbox.startswith(b"\r\n"):
+            inbox = inbox[2:]  # one empty line is tolerated (RFC 9112 section 2.2)
+        limits = self.plane.limits
+        try:
+            end = -1 if inbox in (b"", b"\r") else find_head_end(inbox, limits)
+            if end < 0:
+                if self._left == 0:
+                    self._left = -1  # the clock of this head runs from its first octet
+                    self._deadline.set(limits.header_timeout)
+                return False
+            raw = inbox[:end]
+            head = parse_request_head(raw, limits=limits, scheme=self._scheme, peer=self._peer, port=self._port)
+        except HeadError as error:
+            self._refuse(error)
+            return False
+        self._deadline.clear()
+        self._inbox = inbox[end:]
+        self._head = head
+        super().data_received(raw)
+        message, self._payload = seam.newest_message(self)
+        kind, self._left = head.framing
+        self._chunks = ChunkedDecoder() if kind is BodyKind.CHUNKED else None
+        if message is not None and (self._chunks is not None or self._left):
+            self._stage = _Stage.BODY
+            self._deadline.set(limits.body_timeout)
+        else:
+            self._left = 0
+            self._stage = _Stage.BUSY
+        return True
+
+    def _take_body(self) -> None:
+        inbox = self._inbox
+        if self._chunks is not None:
+            try:
+                _, rest = self._chunks.feed(inbox)
+            except FramingError as error:
+                self._break_body(RequestPayloadError(str(error)))
+                return
+            piece = inbox[: len(inbox) - len(rest)] if rest else inbox
+            complete = self._chunks.complete
+        else:
+            piece, rest = inbox[: self._left], inbox[self._left :]
+            self._left -= len(piece)
+            complete = not self._left
+        self._inbox = rest
+        if complete:
+            self._stage = _Stage.BUSY
+            self._deadline.clear()
+        else:
+            self._deadline.set(self.plane.limits.body_timeout)
+        super().data_received(piece)
+
+    @property
+    def peer(self) -> str:
+        """Address of the client."""
+        return self._peer
+
+    @property
+    def body_complete(self) -> bool:
+        """The whole request has arrived."""
+        return self._stage is not _Stage.BODY
+
+    @property
+    def more_may_come(self) -> bool:
+        """Another request may follow on this connection."""
+        return not self.client_eof or bool(self._inbox)
+
+    @property
+    def trailers(self) -> tuple[Field, ...]:
+        """Trailer fields of the request that was read last."""
+        return self._chunks.trailers if self._chunks is not None else ()
+
+    def _break_body(self, error: RequestPayloadError) -> None:
+        """The rest of the body will not come or cannot be told apart: nothing after it is read."""
+        self._inbox = b""
+        self._discarding = True
+        self._deadline.clear()
+        if self._payload is not None:
+            self._payload.set_exception(error)
+
+    def _refuse(self, error: HeadError) -> None:
+        self._inbox = b""
+        self._discarding = True
+        self._deadline.clear()
+        self._stage = _Stage.BUSY
+        seam.queue_refusal(self, error)
+
+    # --- answers ---------------------------------------------------------------------------------------------
+
+    def begin_exchange(self, payload: StreamReader) -> Exchange:
+        """aiohttp took a message from its queue: this is the exchange for it."""
+        head, self._head = self._head, None
+        self.exchange = Exchange(self, self.plane, head, payload)
+        return self.exchange
+
+    def handle_error(
+        self,
+        request: Any,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - aiohttp's text quotes the peer
+    ) -> web.StreamResponse:
+        """Answer what could not be parsed, or a fault of our own in one request (never shared with the next)."""
+        if isinstance(exc, HeadError):
+            error = exc
+        elif isinstance(exc, BadHttpMethod):
+            error = HeadError(501, "unknown method")
+        elif status == 500:  # noqa: PLR2004
+            log.error("a request failed inside fastgate: please report this", exc_info=exc)
+            error = HeadError(500, "internal error")
+        else:
+            error = HeadError(status, "refused by aiohttp's parser")
+        exchange = cast("Exchange", request)
+        return exchange.refuse(error).as_response()
+
+    async def finish_answer(self, *, keep_alive: bool, linger: bool) -> None:
+        """The answer is written: take the next request, or part."""
+        self.exchange = None
+        self._payload = None
+        if keep_alive and self.transport is not None:
+            self._stage = _Stage.HEAD
+            self._left = 0
+            if self._inbox_paused:
+                self._inbox_paused = False
+                self.transport.resume_reading()
+            self._take_in()
+            if not seam.has_queued(self) and (self.client_eof or self.plane.draining) and not self._inbox:
+                self.close()
+        elif linger:
+            await self._part()
+
+    async def _part(self) -> None:
+        """Close in two steps, so that unread octets do not turn our last words into a reset."""
+        transport = self.transport
+        self._discarding = True
+        self._inbox = b""
+        if transport is None or self.client_eof:
+            return
+        if transport.can_write_eof() and self._scheme == "http":
+            transport.write_eof()
+        transport.resume_reading()
+        self._parted = self.plane.loop.create_future()
+        try:
+            async with asyncio.timeout(_LINGER):
+                await self._parted
+        except TimeoutError:
+            pass
+
+    # --- tunnel ----------------------------------------------------------------------------------------------
+
+    def begin_tunnel(self) -> bytes:
+        """From now on octets are only octets; returns those that were held back."""
+        self._tunnel = True
+        early, self._inbox = self._inbox, b""
+        if self._inbox_paused and self.transport is not None:
+            self._inbox_paused = False
+            self.transport.resume_reading()
+        return early
+
+    # --- flow and time ---------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """The client reads slower than the upstream answers."""
+        super().pause_writing()
+        self._write_deadline.set(self.plane.limits.body_timeout)
+        if self.exchange is not None:
+            self.exchange.downstream_paused()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        super().resume_writing()
+        self._write_deadline.clear()
+        if self.exchange is not None:
+            self.exchange.downstream_resumed()
+
+    def _write_expired(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _read_expired(self) -> None:
+        if self._stage is _Stage.HEAD:
+            self._refuse(HeadError(408, "the head took too long"))
+        elif self._stage is _Stage.BODY:
+            if seam.reading_is_paused(self):
+                self._deadline.set(self.plane.limits.body_timeout)
+            else:
+                self._break_body(BodyStalledError("the body stalled"))
+
+
+class GatewayServer(web.Server):
+    """aiohttp's low-level server, making our protocol and our exchanges."""
+
+    def __init__(self, plane: Dataplane) -> None:
+        super().__init__(_answer, request_factory=_make_exchange, loop=plane.loop)
+        self._plane = plane
+        limits = plane.limits
+        self._protocol_settings: dict[str, Any] = {
+            "keepalive_timeout": limits.keepalive_timeout,
+            "access_log": None,
+            # Heads were measured before aiohttp sees them; its own limits only have to be no smaller.
+            "max_line_size": limits.request_line,
+            "max_field_size": limits.header_field + 2,
+            "max_headers": limits.header_count,
+            "lingering_time": 0,
+            "read_bufsize": _BODY_BUFFER,
+            "auto_decompress": False,
+        }
+
+    def __call__(self) -> RequestHandler:
+        """Make the protocol of one accepted connection."""
+        return DownstreamProtocol(self, self._plane, **self._protocol_settings)
+
+    async def drain(self, seconds: float) -> int:
+        """Finish what is under way, at most `seconds`; returns how many connections had to be cut."""
+        self._plane.draining = True
+        loop = self._plane.loop
+        end = loop.time() + seconds
+        while self.connections and loop.time() < end:
+            for connection in self.connections:
+                cast("DownstreamProtocol", connection).begin_drain()
+            await asyncio.sleep(0.05)
+        left = self.connections
+        for connection in left:
+            connection.force_close()
+        await self.shutdown(1.0)
+        return len(left)
+
+
+def _make_exchange(
+    message: RawRequestMessage,  # noqa: ARG001 - aiohttp's view of the head; ours is on the protocol
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: Any,  # noqa: ARG001
+    task: Any,  # noqa: ARG001
+) -> web.BaseRequest:
+    return cast("web.BaseRequest", cast("DownstreamProtocol", protocol).begin_exchange(payload))
+
+
+async def _answer(request: web.BaseRequest) -> web.StreamResponse:
+    answered = await cast("Exchange", request).run()
+    return answered.as_response()
