@@ -29,9 +29,9 @@ _FORM: Final = b"application/x-www-form-urlencoded"
 def extract(extraction: Extraction, head: RequestHead, form: bytes | None = None) -> AccessToken | Denial:
     """Find the one access token of a request (RFC 6750 section 2).
 
-    A second Authorization field, a token in two places, a broken or overlong one is malformed; another scheme, or
-    nothing at all, is no credentials (section 3.1). Places the route does not name are not looked at. `form` is the
-    body, read when `wants_form` asked for it.
+    A second Authorization field, a token in two places, a broken or overlong one is malformed; another
+    scheme, or nothing at all, is no credentials (section 3.1). Places the route does not name are not looked
+    at. `form` is the body, read when `wants_form` asked for it.
     """
     authorization: bytes | None = None
     for name, _, value in head.fields:
@@ -58,12 +58,8 @@ def extract(extraction: Extraction, head: RequestHead, form: bytes | None = None
 
 
 def wants_form(extraction: Extraction, head: RequestHead) -> bool:
-    """Tell whether the token may stand in the body, which then has to be read first (RFC 6750 section 2.2)."""
-    if (
-        TokenSource.BODY not in extraction.sources
-        or head.method in {"GET", "HEAD"}
-        or head.framing == NO_BODY
-    ):
+    """Tell whether the token may stand in the body, to be read before `extract` (RFC 6750 section 2.2)."""
+    if TokenSource.BODY not in extraction.sources or head.method in {"GET", "HEAD"} or head.framing == NO_BODY:
         return False
     types = [value for name, _, value in head.fields if name == b"content-type"]
     return (
@@ -98,7 +94,7 @@ def _values(source: TokenSource, extraction: Extraction, head: RequestHead, form
     if source is TokenSource.BODY:
         return parameters.values((form or b"").decode("latin-1"), PARAMETER, form=True)
     return [
-        value.strip('"')
+        value
         for name, _, field in head.fields
         if name == b"cookie"
         for key, _, value in (pair.strip().partition("=") for pair in field.decode("latin-1").split(";"))

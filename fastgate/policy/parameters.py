@@ -1,10 +1,10 @@
-"""Urlencoded parameters in a query or a form, with everything else kept byte for byte (RFC 6750 section 2)."""
+"""Urlencoded parameters of a query or a form; what is not touched stays as it came (RFC 6750 section 2)."""
 
 from urllib.parse import unquote, unquote_plus
 
 
 def values(encoded: str, name: str, *, form: bool) -> list[str]:
-    """Decode every value of the parameter `name`; "+" is a space in a form only (RFC 6750 sections 2.2 and 2.3)."""
+    """Decode every value of the parameter `name`; "+" is a space in a form only (RFC 6750 section 2.3)."""
     decode = unquote_plus if form else unquote
     pairs = (pair.partition("=") for pair in encoded.split("&"))
     return [decode(value) for key, _, value in pairs if unquote_plus(key) == name]

@@ -40,9 +40,7 @@ RETRY_AFTER: Final = 1.0
 """Seconds a client is asked to wait when nobody said how long."""
 RETRY_AFTER_MAX: Final = 3600.0
 
-_STATUS_LINES: Final = {
-    status: f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii") for status, phrase in PHRASES.items()
-}
+_STATUS_LINES: Final = {status: f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii") for status, phrase in PHRASES.items()}
 
 _UPSTREAM: Final[Mapping[Stage, tuple[int, str]]] = {
     Stage.SELECT: (503, "The upstream server is currently unavailable"),

@@ -65,9 +65,9 @@ def match(table: RouteTable, head: RequestHead) -> Route | Reply:
     """Find the route of a request, or the answer to one that has none: 404, 405 with Allow, or 400.
 
     400 is for paths that two servers may read as two different routes, and on protected routes for every
-    path whose reading is a matter of taste (dot segments, encoded separators, double encoding). A public route
-    gets such paths untouched when all readings lead to it. A pattern must match the decoded path too, so one
-    that spells out an escape matches nothing.
+    path whose reading is a matter of taste (dot segments, encoded separators, double encoding). A public
+    route gets such paths untouched when all readings lead to it. A pattern must match the decoded path too,
+    so one that spells out an escape matches nothing.
     """
     found = _find(table.raw, head, head.path)
     if is_plain(head.path):
@@ -173,13 +173,12 @@ def _fits(entry: _Entry, head: RequestHead, path: str) -> bool:
         return False
     criteria = entry.route.match.headers
     return not criteria or all(
-        any(name == wanted and value in accepted for name, _, value in head.fields)
-        for wanted, accepted in criteria
+        any(name == wanted and value in accepted for name, _, value in head.fields) for wanted, accepted in criteria
     )
 
 
 def _host_fits(entry: _Entry, head: RequestHead) -> bool:
-    """Compare the authority with and without its port; a final dot is the same host (RFC 1034 section 3.1)."""
+    """Compare the authority with and without its port, without a final dot (RFC 1034 section 3.1)."""
     name, colon, port = head.host.rpartition(":")
     if not colon or not (port.isdigit() or not port):
         name, port = head.host, ""

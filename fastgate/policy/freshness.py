@@ -1,0 +1,32 @@
+"""How long what the authorization server said may be remembered (RFC 7662 section 4)."""
+
+from fastgate.model import INACTIVE, Freshness, TokenState
+
+
+def is_fresh(state: TokenState, age: float, freshness: Freshness) -> bool:
+    """Tell whether an answer that is `age` seconds old may still be used (RFC 7662 section 4).
+
+    `age` counts monotonic seconds since the question was sent. `exp` is not looked at: `verification` does so
+    on every request, by the wall clock.
+    """
+    return 0.0 <= age < _bound(state, freshness)
+
+
+def lifetime(state: TokenState, freshness: Freshness, now: float) -> float:
+    """Count the seconds a new answer may be remembered, never past `exp`; 0: not at all (RFC 7662 section 4).
+
+    `now` is wall time in seconds since the epoch.
+    """
+    bound = max(0.0, _bound(state, freshness))
+    # Compared before subtracting: `exp` may be an integer too large for a float.
+    if state is INACTIVE or state.exp is None or state.exp >= now + bound:
+        return bound
+    return max(0.0, state.exp - now)
+
+
+def _bound(state: TokenState, freshness: Freshness) -> float:
+    if state is INACTIVE:
+        return freshness.ttl_neg
+    if state.exp is None:
+        return min(freshness.ttl, freshness.ttl_max)
+    return freshness.ttl_max
