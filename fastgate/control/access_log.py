@@ -17,9 +17,7 @@ PEER_TEXT: Final = 2048
 class AccessLog:
     """Takes completions and writes them as lines to `stream` (None: closed at start; drops everything)."""
 
-    def __init__(
-        self, format_: str, stream: IO[Any] | int | None, stats: Stats, *, capacity: int = CAPACITY
-    ) -> None:
+    def __init__(self, format_: str, stream: IO[Any] | int | None, stats: Stats, *, capacity: int = CAPACITY) -> None:
         """`format_` is json or console; lines that cannot be written count as `stats.access_log_dropped`."""
         self._sink: LineSink[Completion] = LineSink(
             stream,

@@ -125,9 +125,7 @@ def _safe(value: Any, *, lines: bool = False, depth: int = 4) -> Any:
         return value if -(2**63) <= value < 2**63 else str(value)
     if depth and isinstance(value, Mapping):
         return {
-            escape(str(key)): "[redacted]"
-            if str(key).lower() in SECRET_KEYS
-            else _safe(item, depth=depth - 1)
+            escape(str(key)): "[redacted]" if str(key).lower() in SECRET_KEYS else _safe(item, depth=depth - 1)
             for key, item in value.items()
         }
     if depth and isinstance(value, list | tuple | set | frozenset):

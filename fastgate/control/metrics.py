@@ -69,7 +69,5 @@ def _histogram(family: Histogram) -> Metric:
     metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
     for labels, row in dict(family.series).items():
         counts = list(row)
-        metric.add_metric(
-            labels, list(zip(_BOUNDS, accumulate(counts[:-1]), strict=True)), sum_value=counts[-1]
-        )
+        metric.add_metric(labels, list(zip(_BOUNDS, accumulate(counts[:-1]), strict=True)), sum_value=counts[-1])
     return metric

@@ -6,8 +6,11 @@ from functools import lru_cache
 from typing import Final
 
 _CREDENTIAL: Final = re.compile(
-    r"(?i)\b(bearer|basic|dpop)(\s+)[^\s,;\"']+|\b((?:access_|refresh_|id_)?token|client_secret|password)=[^\s&,;\"']+"
+    r"""\b(?:(bearer|basic|dpop)(\s+)"""
+    r"""|((?:access_|refresh_|id_)?token|client_secret|password)(=["']?|["']\s*:\s*["']?))[^\s&,;"']+""",
+    re.IGNORECASE,
 )
+"""An Authorization value, a form or query parameter, a key of JSON or of a Python repr."""
 
 
 def escape(text: str) -> str:
@@ -30,7 +33,8 @@ def redact(text: str) -> str:
 
 
 def _redacted(match: re.Match[str]) -> str:
-    return f"{match[1]}{match[2]}[redacted]" if match[1] else f"{match[3]}=[redacted]"
+    scheme, space, name, sign = match.groups(default="")
+    return f"{scheme}{space}{name}{sign}[redacted]"
 
 
 def timestamp(at: float) -> str:
