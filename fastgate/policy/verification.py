@@ -120,11 +120,14 @@ def checks(state: TokenState, access: Access, now: float) -> tuple[Check, ...]:
     found = [Check("active", ok=True, detail="the authorization server says it is active")]
     for name, _, holds, describe in _CHECKS:
         found.append(Check(name, holds(state, policy, now), describe(state, policy, now)))
-    for item in sorted(policy.requirements, key=lambda item: _RANK[item.reason]):
-        found.append(Check(item.reason, _satisfied(item, claims), _requirement(item, claims)))
-    for path in policy.claims_forbidden:
-        absent = claim(claims, path) is ABSENT
-        found.append(Check(DenialReason.FORBIDDEN_CLAIM, absent, f"{'.'.join(path)} must be absent"))
+    found += [
+        Check(item.reason.value, _satisfied(item, claims), _requirement(item, claims))
+        for item in sorted(policy.requirements, key=lambda item: _RANK[item.reason])
+    ]
+    found += [
+        Check("forbidden_claim", claim(claims, path) is ABSENT, f"{'.'.join(path)} must be absent")
+        for path in policy.claims_forbidden
+    ]
     return tuple(found)
 
 
