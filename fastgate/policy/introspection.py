@@ -1,0 +1,99 @@
+"""The question about a token and the reading of the answer (RFC 7662 section 2)."""
+
+from base64 import b64encode
+from typing import Any, Final
+from urllib.parse import quote_plus, urlencode
+
+from fastgate.errors import Cannot, IntrospectionError
+from fastgate.model import INACTIVE, ActiveToken, ClientAuth, IdentityProvider, TokenState
+from fastgate.policy.strict_json import MAX_DEPTH, malformed, read_object
+
+__all__ = ["MAX_BODY", "MAX_DEPTH", "decode", "request"]
+
+MAX_BODY: Final = 64 * 1024
+"""Octets of an answer; a longer one is not read."""
+
+_OK: Final = 200
+_REFUSED: Final = frozenset((401, 403))
+_TOO_MANY: Final = 429
+_SERVER_ERROR: Final = 500
+
+
+def request(provider: IdentityProvider, token: str) -> tuple[dict[str, str], bytes]:
+    """Write the fields and the form of an introspection request (RFC 7662 section 2.1).
+
+    The client authenticates by exactly one method (RFC 6749 section 2.3.1); an Authorization field among the
+    provider's own headers is that method. Arguments of the provider never replace what we say.
+    """
+    own = {name.lower() for name, _ in provider.headers}
+    form = {"token": token}
+    if provider.hint is not None:
+        form["token_type_hint"] = provider.hint
+    fields = {"Accept": provider.accept, "Content-Type": "application/x-www-form-urlencoded"}
+    if "authorization" not in own:
+        if provider.client_auth is ClientAuth.BASIC:
+            fields["Authorization"] = _basic(provider.client_id, provider.client_secret)
+        elif provider.client_id:
+            form["client_id"] = provider.client_id
+            if provider.client_auth is ClientAuth.POST:
+                form["client_secret"] = provider.client_secret
+    fields = {name: value for name, value in fields.items() if name.lower() not in own}
+    extra = [(name, value) for name, value in provider.post_args if name not in form]
+    body = urlencode([*form.items(), *extra]).encode("ascii")
+    return {**fields, **dict(provider.headers)}, body
+
+
+def decode(status: int, content_type: str, body: bytes) -> TokenState:
+    """Read the answer of an introspection endpoint (RFC 7662 section 2.2).
+
+    Raises IntrospectionError: REJECTED when the endpoint refuses our credentials (section 2.3), UNAVAILABLE when it
+    is overloaded or broken, MALFORMED for everything that is not a JSON object whose `active` is true or false.
+    """
+    if status in _REFUSED:
+        raise IntrospectionError(Cannot.REJECTED, f"status {status}: our client credentials were refused")
+    if status == _TOO_MANY or status >= _SERVER_ERROR:
+        raise IntrospectionError(Cannot.UNAVAILABLE, f"status {status}")
+    if status != _OK:
+        raise malformed(f"status {status}")
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise malformed("the answer is not application/json")
+    claims = read_object(body, MAX_BODY)
+    active = claims.get("active")
+    if active is False:
+        return INACTIVE
+    if active is not True:
+        raise malformed("active is neither true nor false")
+    kind = claims.get("token_type")
+    return ActiveToken(
+        claims=claims,
+        exp=_time(claims, "exp"),
+        nbf=_time(claims, "nbf"),
+        iat=_time(claims, "iat"),
+        iss=_issuer(claims),
+        bound="cnf" in claims or (isinstance(kind, str) and kind.lower() == "dpop"),
+    )
+
+
+def _basic(client_id: str, secret: str) -> str:
+    """Form-encode both, then base64 (RFC 6749 section 2.3.1): a ":" or "é" in a secret survives."""
+    pair = f"{quote_plus(client_id)}:{quote_plus(secret)}"
+    return "Basic " + b64encode(pair.encode("ascii")).decode("ascii")
+
+
+def _time(claims: dict[str, Any], name: str) -> int | None:
+    if name not in claims:
+        return None
+    value = claims[name]
+    # bool is an int; 1e3 and numbers beyond 64 bits arrive as floats.
+    if type(value) is not int or value < 0:
+        raise malformed(f"{name} is not a number of seconds")
+    return value
+
+
+def _issuer(claims: dict[str, Any]) -> str | None:
+    if "iss" not in claims:
+        return None
+    value = claims["iss"]
+    if not isinstance(value, str):
+        raise malformed("iss is not a string")
+    return value
