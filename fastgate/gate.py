@@ -11,7 +11,6 @@ from fastgate.model import (
     Access,
     AccessToken,
     Denial,
-    DenialReason,
     Forward,
     Forwarding,
     Reply,
@@ -53,10 +52,11 @@ class Gate:
         access = route.access
         if access is None:  # 4
             return forwarding.refuse(head, terms) or Forward(route, None, terms)
+        if bearer.wants_form(access.extraction, head):
+            # A token in the form is no excuse for a second one elsewhere: all places are looked at together.
+            return Pending(self, head, route, access, terms, None)
         token = bearer.extract(access.extraction, head)  # 5
         if isinstance(token, Denial):
-            if token.reason is DenialReason.NO_CREDENTIALS and bearer.wants_form(access.extraction, head):
-                return Pending(self, head, route, access, terms, None)
             return route.denials[token.reason]
         state = self._tokens.peek(access, token)  # 6
         if state is None:
@@ -77,6 +77,10 @@ class Gate:
         if isinstance(decision, Denial):
             return route.denials[decision.reason]  # 11
         return forwarding.refuse(head, terms) or Forward(route, decision, terms)  # 12
+
+    def peek(self, access: Access, token: AccessToken) -> TokenState | None:
+        """What is remembered of a token."""
+        return self._tokens.peek(access, token)
 
     async def resolve(self, access: Access, token: AccessToken) -> TokenState:
         """Learn a token's state. Raises IntrospectionError."""
@@ -118,7 +122,9 @@ class Pending:
                 return self._route.denials[found.reason]
             token = found
         try:
-            state = await self._gate.resolve(self._access, token)
+            state = self._gate.peek(self._access, token) if form is not None else None
+            if state is None:
+                state = await self._gate.resolve(self._access, token)
         except IntrospectionError as error:
             return replies.introspection_failed(error, self._route.name)
         return self._gate.decide(self._head, self._route, self._access, self._terms, token, state)

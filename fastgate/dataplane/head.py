@@ -14,7 +14,7 @@ TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 FIELDS: Final = re.compile(rb"(" + TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)\r\n")
 """A field line (RFC 9112 section 5): no space before the colon, no folding, no control characters."""
 _LINE: Final = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])")
-_OTHER_VERSION: Final = re.compile(rb"\S+ \S+ HTTP/\d\.\d")
+_OTHER_VERSION: Final = re.compile(rb"\S+ \S+ HTTP/(?!1\.[01])\d\.\d")
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _AUTHORITY: Final = re.compile(r"(?:[a-z0-9._~%\-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
