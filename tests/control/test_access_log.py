@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from fastgate.control import sink
 from fastgate.control.access_log import PEER_TEXT, AccessLog, console_line, json_line
 from fastgate.model import Completion
 from fastgate.stats import Stats
@@ -266,6 +267,7 @@ def test_a_process_whose_stdout_is_stuck():
     """P8: the process ends at its deadline although nobody reads."""
     program = """
 import sys
+from fastgate.control import sink
 from fastgate.control.access_log import AccessLog
 from fastgate.model import Completion
 from fastgate.stats import Stats
@@ -283,3 +285,13 @@ log.close(timeout=0.1)
         os.close(reader)
         os.close(writer)
     assert process.returncode == 0
+
+
+def test_a_full_pipe_in_non_blocking_mode(pipe):
+    """A write that finds no room after all is asked again, not lost."""
+    _, writer = pipe
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    assert sink._write(writer, memoryview(b"line")) == 0
