@@ -42,7 +42,7 @@ def answer_head(
     if removed:
         out = [line for line in out if line.partition(b":")[0].lower() not in removed]
     out.append(_framing(status, head.method, framing))
-    if b"date" not in noted:
+    if b"date" not in noted or b"date" in removed:
         out.append(b"Date: %b\r\n" % date)
     if private and status // 100 == _SUCCESS and not any(map(_is_private, noted.get(b"cache-control", []))):
         out.append(b"Cache-Control: private\r\n")

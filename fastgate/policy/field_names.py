@@ -1,6 +1,7 @@
 """Which header fields pass, by name in lower case (RFC 9110 sections 7.6.1 and 16.3.1)."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 HOP_BY_HOP: Final = frozenset(
@@ -162,10 +163,11 @@ _FORBIDDEN_TRAILERS: Final = (
 )
 """Framing, routing, authentication, conditions, content format, control data (RFC 9110 section 6.5.1)."""
 
-_KNOWN: Final = HOP_BY_HOP | END_TO_END | REWRITTEN
-_USUAL: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"Upgrade", b"keep-alive, Upgrade"))
+USUAL_CONNECTION: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"Upgrade", b"keep-alive, Upgrade"))
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 _NAME: Final = re.compile(rb"[a-z0-9-]+")
+_SHORT: Final = 64
+"""Octets of a name worth remembering a judgement about."""
 
 
 def options_of(value: bytes) -> list[bytes]:
@@ -174,13 +176,10 @@ def options_of(value: bytes) -> list[bytes]:
 
 
 def nominated(values: list[bytes]) -> frozenset[bytes]:
-    """Collect the fields that Connection names and that are not removed or kept on other grounds.
-
-    Names that are for the whole way stay whatever Connection says (RFC 9110 section 7.6.1).
-    """
-    if not values or (len(values) == 1 and values[0] in _USUAL):
+    """Collect the fields that Connection names and that are not hop-by-hop anyway (RFC 9110 section 7.6.1)."""
+    if not values or (len(values) == 1 and values[0] in USUAL_CONNECTION):
         return _NOTHING
-    return frozenset(option for value in values for option in options_of(value)) - _KNOWN
+    return frozenset(option for value in values for option in options_of(value)) - HOP_BY_HOP
 
 
 def is_protected(name: bytes, configured: frozenset[bytes]) -> bool:
@@ -194,6 +193,11 @@ def passes(name: bytes, configured: frozenset[bytes]) -> bool:
     Names with anything but letters, digits and "-" do not: upstreams read "_" and "." as "-", which would let a
     client spell a protected name in another way.
     """
+    return _passes(name, configured) if len(name) <= _SHORT else _passes.__wrapped__(name, configured)
+
+
+@lru_cache(maxsize=1024)
+def _passes(name: bytes, configured: frozenset[bytes]) -> bool:
     return _NAME.fullmatch(name) is not None and not is_protected(name, configured)
 
 

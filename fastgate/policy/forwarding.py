@@ -69,19 +69,19 @@ def _client_fields(head: RequestHead, forward: Forward, forwarding: Forwarding) 
     options: list[bytes] = []
     said: _Said = []
     for name, raw, value in head.fields:
-        if name in END_TO_END:
-            if name not in configured:
-                lines.append(b"%b: %b\r\n" % (raw, value))
+        if name in END_TO_END and name not in configured:
+            lines.append(b"%b: %b\r\n" % (raw, value))
         elif name in HOP_BY_HOP:
             if name == b"connection":
                 options.append(value)
         elif name in KEPT_FROM_TRUSTED:
             said.append((name, value))
-        elif name in REWRITTEN:
+        elif name in REWRITTEN and name not in configured:
             lines.append(_rewrite(raw, name, value, head, forward))
         elif passes(name, configured):
             lines.append(b"%b: %b\r\n" % (raw, value))
-    removed = nominated(options)
+    # What is for the whole way stays, whatever Connection says: `refuse` has an answer to such a request.
+    removed = nominated(options) - END_TO_END - REWRITTEN
     if removed:
         lines = [line for line in lines if line.partition(b":")[0].lower() not in removed]
     return lines, said

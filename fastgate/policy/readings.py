@@ -9,11 +9,11 @@ MAX_ROUNDS: Final = 3
 """Times a path may be percent-decoded before it must have become stable."""
 
 _SUSPICIOUS: Final = re.compile(r"[%;\\]|//|/\.{1,2}(?:/|$)")
-_DISPUTED: Final = re.compile(r"[;\\]|//|/\.{1,2}(?:/|$)")
-_UNSAFE: Final = re.compile(r"\\|%(?:2[ef]|5c|00|25[0-9a-f]{2})", re.IGNORECASE)
+_DISPUTED: Final = re.compile(r"[;?#\\]|//|/\.{1,2}(?:/|$)")
+_UNSAFE: Final = re.compile(r"\\|%(?:2[ef]|5c|25[0-9a-f]{2})", re.IGNORECASE)
 _DOTTED: Final = re.compile(r"[/\\]\.{1,2}(?:[;/\\]|$)")
 _SLASHES: Final = re.compile("/{2,}")
-_PARAMETERS: Final = re.compile(";[^/]*")
+_PARAMETERS: Final = re.compile(r";[^/]*|[?#].*", re.DOTALL)
 
 
 def is_plain(path: str) -> bool:
@@ -24,19 +24,22 @@ def is_plain(path: str) -> bool:
 def is_unsafe(texts: tuple[str, ...]) -> bool:
     """Tell whether a path, given with its decodings, holds what a protected route does not take.
 
-    These are dot segments in any encoding, an encoded slash, dot, backslash or NUL, a backslash, and an
-    escape hidden in an escape: servers differ in how they read them.
+    These are dot segments in any encoding, an encoded slash, dot or backslash, a backslash, and an escape
+    hidden in an escape: servers differ in how they read them.
     """
     return _UNSAFE.search(texts[0]) is not None or any(_DOTTED.search(text) for text in texts)
 
 
 def decodings(path: str) -> tuple[str, ...]:
-    """Percent-decode `path` until it is stable: itself, decoded once, ...; empty after MAX_ROUNDS in vain."""
+    """Percent-decode `path` until it is stable: itself, decoded once, and so on.
+
+    Empty when MAX_ROUNDS are not enough, and for a NUL, at which some readers stop (RFC 3986 section 7.3).
+    """
     texts = [path]
     for _ in range(MAX_ROUNDS):
         text = unquote(texts[-1], errors="surrogateescape")
         if text == texts[-1]:
-            return tuple(texts)
+            return () if "\0" in text else tuple(texts)
         texts.append(text)
     return ()
 

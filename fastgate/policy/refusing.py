@@ -4,7 +4,14 @@ import re
 from typing import Final
 
 from fastgate.model import NO_BODY, Forwarding, Reply, RequestHead
-from fastgate.policy.field_names import END_TO_END, KEPT_FROM_TRUSTED, REWRITTEN, is_protected, options_of
+from fastgate.policy.field_names import (
+    END_TO_END,
+    KEPT_FROM_TRUSTED,
+    REWRITTEN,
+    USUAL_CONNECTION,
+    is_protected,
+    options_of,
+)
 from fastgate.policy.replies import reply
 
 WEBSOCKET: Final = b"websocket"
@@ -36,7 +43,7 @@ def refuse(head: RequestHead, forwarding: Forwarding) -> Reply | None:
         if name not in _LOOKED_AT:
             continue
         if name == b"connection":
-            if any(option in _OURS or is_protected(option, forwarding.protected) for option in options_of(value)):
+            if value not in USUAL_CONNECTION and _nominates_ours(value, forwarding.protected):
                 return _NOMINATION
         elif name == b"via":
             if forwarding.via.lower() in map(_received_by, value.split(b",")):
@@ -44,6 +51,11 @@ def refuse(head: RequestHead, forwarding: Forwarding) -> Reply | None:
         elif head.method == "OPTIONS" and value.strip(b"0") == b"" != value:
             return _LAST_HOP
     return _refuse_websocket(head) if head.upgrade == WEBSOCKET else None
+
+
+def _nominates_ours(value: bytes, protected: frozenset[bytes]) -> bool:
+    """Tell whether Connection names a field that is for the whole way, or that only we set."""
+    return any(option in _OURS or is_protected(option, protected) for option in options_of(value))
 
 
 def _received_by(entry: bytes) -> bytes:
