@@ -107,7 +107,7 @@ class Cache(Section):
     redis: Annotated[
         None,
         BeforeValidator(_no_redis),
-        WithJsonSchema({"not": {}, "x-kind": "later"}),
+        WithJsonSchema({"not": {}, "x-kind": "(not yet)"}),
         Field(description="Shared between workers and hosts. Not supported by this version: refused."),
     ] = None
     revocation_ttl: Annotated[
