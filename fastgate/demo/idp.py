@@ -90,10 +90,9 @@ class AuthorizationServer:
         return token
 
     def _forget(self, now: int) -> None:
-        """Make room: expired tokens go first, then the oldest."""
-        self._tokens = {token: issued for token, issued in self._tokens.items() if issued.exp > now}
-        while len(self._tokens) >= MAX_TOKENS:
-            del self._tokens[next(iter(self._tokens))]
+        """Make room: expired tokens go, and if that is not enough, the older half."""
+        live = [(token, issued) for token, issued in self._tokens.items() if issued.exp > now]
+        self._tokens = dict(live if len(live) < MAX_TOKENS else live[MAX_TOKENS // 2 :])
 
     # --- endpoints ---------------------------------------------------------------------------------------------
 

@@ -38,7 +38,11 @@ def run_demo(*, once: bool, listen: str = "127.0.0.1:8000") -> int:
 async def _walk(console: Console) -> int:
     timeout = ClientTimeout(total=30)
     async with staged("127.0.0.1:0", access_log=False) as scene, ClientSession(timeout=timeout) as session:
-        broken = await Walk(scene, session, console).all()
+        return _verdict(console, await Walk(scene, session, console).all())
+
+
+def _verdict(console: Console, broken: list[str]) -> int:
+    """Say how it went; returns the exit status."""
     if broken:
         _complain(f"not as promised: {', '.join(broken)}")
         return 1
@@ -83,6 +87,8 @@ def _introduce(console: Console, scene: Scene) -> None:
     line("\nAnother token", "bold")
     grant = "-d grant_type=client_credentials -d scope=demo:read"
     line(f"    curl -s -u {CLIENT}:{CLIENT_SECRET} {grant} {scene.idp}/token", "cyan")
+    line("\nThe file works for the other commands as well, as long as this runs", "bold")
+    line(f"    fastgate routes -c {scene.file}", "cyan")
     line("\nCtrl-C stops everything. Requests appear below.\n", "bold")
 
 

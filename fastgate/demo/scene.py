@@ -1,5 +1,6 @@
 """The demo's cast: a development identity provider, an echo service, and the real gateway in front of both."""
 
+import asyncio
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from fastgate.config.load import load
 from fastgate.demo.clients import Client
 from fastgate.demo.echo import echo_application
 from fastgate.demo.idp import AuthorizationServer, User
+from fastgate.errors import StartError
 from fastgate.model import Snapshot
 
 GATEWAY: Final = "fastgate"
@@ -27,17 +29,19 @@ CLIENT: Final = "demo-app"
 CLIENT_SECRET: Final = "demo-secret"  # noqa: S105 - printed for everyone to use; good on this machine only
 USER: Final = "alex"
 PASSWORD: Final = "doe"  # noqa: S105 - likewise
+READY: Final = 10.0
+"""Seconds the gateway may take to reach the identity provider beside it."""
 SCOPES: Final = frozenset({"demo:read", "demo:admin"})
 
 _FILE: Final = """\
 listen: {listen}
-admin: {{listen: "127.0.0.1:0"}}              # health, metrics, revocation; port 0: any free one
+admin: {{listen: "127.0.0.1:0"}}    # metrics, revocation; port 0: any free one
 
 identity_providers:
   demo:
     issuer: {issuer}
     client_id: {client_id}
-    client_secret: ${{file:client_secret}}    # beside this file
+    client_secret: ${{file:client_secret}}    # beside this one
 
 services:
   - name: echo
@@ -54,9 +58,9 @@ services:
         auth: {{scopes_required: ["demo:admin"]}}
       - name: public
         paths: [/public, /status, /stream, /sse]
-        auth: none                          # public is said, never assumed
+        auth: none                  # public is said, never assumed
 
-limits: {{drain_timeout: 1s}}                 # so that Ctrl-C is quick
+limits: {{drain_timeout: 1s}}         # so that Ctrl-C is quick
 log: {{format: console, access: {access}}}
 """
 
@@ -97,17 +101,27 @@ async def staged(listen: str, *, access_log: bool) -> AsyncIterator[Scene]:
         app = App(_loader(file))
         await app.start()
         stack.push_async_callback(app.drain)
-        if app.admin_address is None:
-            raise RuntimeError("the demo's configuration has an admin listener")
+        await until_ready(app)
+        admin = app.admin_address or ("", 0)  # the file above has an admin listener
         yield Scene(
             issuer,
             gateway=url(*app.addresses[0]),
-            admin=url(*app.admin_address),
+            admin=url(*admin),
             idp=issuer.issuer,
             echo=echo,
             file=file,
             text=text,
         )
+
+
+async def until_ready(app: App) -> None:
+    """Let the gateway meet the identity provider first: its question must not count as one of the demo's."""
+    try:
+        async with asyncio.timeout(READY):
+            while app.readiness():  # noqa: ASYNC110 - readiness is asked for, it does not tell
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise StartError(f"the gateway is not ready after {READY:.0f} s: {'; '.join(app.readiness())}") from None
 
 
 def configuration(listen: str, issuer: str, echo: str, *, access_log: bool) -> str:

@@ -212,7 +212,7 @@ async def test_a_token_of_another_client(idp, server):
 
 
 async def test_a_server_that_runs_for_long(idp, server, hands):
-    """Its memory is bounded: what expired goes first, then the oldest."""
+    """Its memory is bounded: what expired goes first, then the older half."""
     first = server.issue("app", "read")
     hands.at += 30
     second = server.issue("app", "read")
@@ -225,7 +225,7 @@ async def test_a_server_that_runs_for_long(idp, server, hands):
     for _ in range(MAX_TOKENS):
         server.issue("app", "read")
     assert third not in server._tokens
-    assert len(server._tokens) == MAX_TOKENS
+    assert len(server._tokens) <= MAX_TOKENS
 
 
 def test_secrets_in_a_repr():
