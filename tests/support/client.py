@@ -88,9 +88,7 @@ class RawClient:
         if tls is None:
             return cls(*await asyncio.open_connection(sock=sock, limit=limit))
         return cls(
-            *await asyncio.open_connection(
-                sock=sock, limit=limit, ssl=tls, server_hostname=server_hostname or host
-            )
+            *await asyncio.open_connection(sock=sock, limit=limit, ssl=tls, server_hostname=server_hostname or host)
         )
 
     async def send(self, data: bytes) -> None:
@@ -138,11 +136,7 @@ class RawClient:
     async def read_body(self, answer: Answer, method: str = "GET") -> None:
         """Read the body by RFC 9112 section 6.3 into `answer.message`; raises Broken when it is cut short."""
         framing = framing_of(answer.message)
-        if (
-            method == "HEAD"
-            or answer.status in {101, 204, 304}
-            or (method == "CONNECT" and answer.status == 200)
-        ):
+        if method == "HEAD" or answer.status in {101, 204, 304} or (method == "CONNECT" and answer.status == 200):
             return
         async with asyncio.timeout(PATIENCE):
             if framing == "chunked":

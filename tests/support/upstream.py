@@ -92,15 +92,11 @@ class _Tap(asyncio.StreamReader):
 class Conversation:
     """One accepted connection."""
 
-    def __init__(
-        self, upstream: "Upstream", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, upstream: "Upstream", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.upstream = upstream
         self.reader = reader
         self.writer = writer
-        self.received = (
-            reader.record if isinstance(reader, _Tap) and reader.record is not None else bytearray()
-        )
+        self.received = reader.record if isinstance(reader, _Tap) and reader.record is not None else bytearray()
         """Every octet that came in, as it came."""
         self.requests: list[Received] = []
         self.ended = asyncio.Event()
@@ -158,7 +154,9 @@ class Conversation:
 
     async def _serve(self) -> None:
         while (got := await self._next()) is not None:
-            steps: tuple[Step, ...] = self.upstream.scripts.popleft() if self.upstream.scripts else (echo,)
+            steps: tuple[Step, ...] = (
+                self.upstream.scripts.popleft() if self.upstream.scripts else (self.upstream.default,)
+            )
             self.upstream.requests.append(got)
             self.upstream.arrived()
             if BODY not in steps and not getattr(steps[0], "early", False):
@@ -253,8 +251,14 @@ def _ask_h11(raw: bytes) -> None:
 class Upstream:
     """The recording upstream; `async with` starts and stops it."""
 
-    def __init__(self, *, keep_bodies: bool = True, tls: ssl.SSLContext | None = None) -> None:
-        """`keep_bodies=False`: bodies with a length are hashed, not kept (`body` is the SHA-256 in hex)."""
+    def __init__(
+        self, *, keep_bodies: bool = True, tls: ssl.SSLContext | None = None, default: Play | None = None
+    ) -> None:
+        """`keep_bodies=False`: bodies with a length are hashed, not kept (`body` is the SHA-256 in hex).
+
+        `default` answers what has no script; `echo` unless given.
+        """
+        self.default = default or echo
         self.keep_bodies = keep_bodies
         self.tls = tls
         self.port = 0
@@ -347,9 +351,7 @@ class Upstream:
     ) -> None:
         await self.stop()
         if self.broken and error is None:
-            raise ExceptionGroup(
-                "the upstream received broken requests", [_as_exception(e) for e in self.broken]
-            )
+            raise ExceptionGroup("the upstream received broken requests", [_as_exception(e) for e in self.broken])
 
 
 def _as_exception(error: BaseException) -> Exception:

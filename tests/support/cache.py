@@ -1,0 +1,64 @@
+"""Where downloaded parts live between runs, and how they get there once although several test runs may want them."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Missing(Exception):  # noqa: N818 - reads as a statement
+    """A real part cannot be had here; the message is one sentence that says why and what would help."""
+
+
+def root() -> Path:
+    """Return the folder of everything downloaded: `fastgate` in XDG_CACHE_HOME or ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "fastgate"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(folder.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def once(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Return `folder`, calling `fill` with an empty folder to fill when it is not there yet; all or nothing."""
+    if folder.is_dir():
+        return folder
+    with _locked(folder):
+        if folder.is_dir():
+            return folder
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        fill(partial)
+        partial.rename(folder)
+    return folder
+
+
+def tool(name: str, hint: str) -> str:
+    """Return the path of a program; raises Missing with `hint` when there is none."""
+    path = shutil.which(name)
+    if path is None:
+        raise Missing(f"{name} is not installed: {hint}")
+    return path
+
+
+def run(what: str, *command: str, cwd: Path | None = None, timeout: float = 600) -> str:
+    """Run a program to its end and return its output; raises Missing, naming `what`, when it fails."""
+    try:
+        done = subprocess.run(
+            command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise Missing(f"{what}: no end after {timeout:.0f} s ({' '.join(command[:3])} ...)") from None
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
+        raise Missing(f"{what}: {' '.join(command[:3])} ended with {done.returncode}: {' | '.join(last)}")
+    return done.stdout

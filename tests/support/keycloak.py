@@ -1,0 +1,138 @@
+"""A real Keycloak from Maven Central, with the realm in `keycloak/fastgate-realm.json`.
+
+The distribution is fetched and unpacked once per version into the cache; every start of the tests gets its own copy
+with its own database, so that nothing of an earlier run is left.
+"""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from tests.support import cache
+from tests.support.client import Answer, fetch
+from tests.support.process import Process, answers, free_port, scratch
+
+VERSION = os.environ.get("FASTGATE_KEYCLOAK_VERSION", "26.7.3")
+REALM = Path(__file__).parent / "keycloak" / "fastgate-realm.json"
+SECRET = "gateway-secret-for-tests"
+ODD_SECRET = "odd:+ %é&=/secret"
+"""Of the client `fastgate-odd`."""
+_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
+
+
+def distribution() -> Path:
+    """Return the unpacked Keycloak, fetching it once with Maven; raises cache.Missing."""
+    java = cache.tool("java", "Keycloak needs Java 17 or newer (Debian: apt-get install openjdk-17-jre-headless)")
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(\d+)', said)
+    if found is None or int(found[1]) < 17:
+        raise cache.Missing(f"Keycloak needs Java 17 or newer, `java -version` says: {said.splitlines()[:1]}")
+
+    def fetch_and_unpack(folder: Path) -> None:
+        maven = cache.tool("mvn", "Keycloak comes from Maven Central with it (Debian: apt-get install maven)")
+        cache.run(
+            f"Keycloak {VERSION} cannot be fetched from Maven Central",
+            *(maven, "-q", "-B", "-ntp", _COPY),
+            f"-Dartifact=org.keycloak:keycloak-quarkus-dist:{VERSION}:tar.gz",
+            *(f"-DoutputDirectory={folder}", "-Dmdep.useBaseVersion=true"),
+        )
+        archive = next(folder.glob("*.tar.gz"))
+        cache.run("Keycloak cannot be unpacked", "tar", "xzf", str(archive), "--strip-components=1", cwd=folder)
+        archive.unlink()
+
+    return cache.once(cache.root() / f"keycloak-{VERSION}", fetch_and_unpack)
+
+
+class Keycloak:
+    """Keycloak in development mode on one loopback port for its whole life; sessions live through a restart."""
+
+    def __init__(self) -> None:
+        dist = distribution()
+        self.home = scratch("keycloak-home") / "keycloak"
+        shutil.copytree(dist, self.home)
+        (self.home / "data" / "import").mkdir(parents=True)
+        shutil.copy(REALM, self.home / "data" / "import")
+        self.port = free_port()
+        self.process: Process | None = None
+        self._asked_before = 0
+        self.start()
+
+    @property
+    def issuer(self) -> str:
+        return f"http://127.0.0.1:{self.port}/realms/fastgate"
+
+    def start(self) -> None:
+        """Start, again too; blocks until the realm is served (about 25 s the first time, 12 s then)."""
+        self.process = Process(
+            "keycloak",
+            [
+                *(str(self.home / "bin" / "kc.sh"), "start-dev", "--import-realm"),
+                *("--http-host", "127.0.0.1", "--http-port", str(self.port)),
+                *("--http-access-log-enabled", "true"),
+            ],
+            env={"JAVA_OPTS_KC_HEAP": "-Xms64m -Xmx512m"},
+        )
+        started = self.process
+        started.wait_until(lambda: b"Listening on:" in started.out.read_bytes() and answers(self.port), 300)
+
+    def stop(self) -> None:
+        """Stop: connections are refused until `start`."""
+        if self.process is not None:
+            self.process.stop(60)
+            self._asked_before += self._asked()
+            self.process = None
+
+    def suspend(self) -> None:
+        """Hang: connections are accepted, nothing is answered until `resume`."""
+        assert self.process is not None
+        self.process.suspend()
+
+    def resume(self) -> None:
+        """Go on after `suspend`."""
+        assert self.process is not None
+        self.process.resume()
+
+    async def token(self, *, scope: str = "") -> str:
+        """Log alex in (password grant) and return the access token."""
+        form = {"grant_type": "password", "username": "alex", "password": "doe", "scope": scope}
+        token: str = json.loads((await self._post("token", form)).body)["access_token"]
+        return token
+
+    async def revoke(self, token: str) -> None:
+        """Revoke a token (RFC 7009)."""
+        await self._post("revoke", {"token": token, "token_type_hint": "access_token"})
+
+    async def introspect(self, token: str, client_id: str, client_secret: str) -> Any:
+        """Ask Keycloak about a token, without the gateway; both credentials are form-encoded."""
+        return json.loads((await self._post("token/introspect", {"token": token}, client_id, client_secret)).body)
+
+    async def introspections(self) -> int:
+        """Count the questions in Keycloak's own access log since the very first start."""
+        return self._asked_before + self._asked()
+
+    def _asked(self) -> int:
+        if self.process is None:
+            return 0
+        return self.process.out.read_bytes().count(b"POST /realms/fastgate/protocol/openid-connect/token/introspect ")
+
+    async def _post(
+        self, path: str, form: dict[str, str], client: str = "app", secret: str = "app-secret-for-tests"
+    ) -> Answer:
+        pair = urlencode({client: secret}).replace("=", ":", 1)
+        answer = await fetch(
+            self.port,
+            "POST",
+            f"/realms/fastgate/protocol/openid-connect/{path}",
+            ("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}"),
+            ("Content-Type", "application/x-www-form-urlencoded"),
+            body=urlencode(form).encode(),
+            host=f"127.0.0.1:{self.port}",
+        )
+        assert answer.status in {200, 204}, answer
+        return answer
