@@ -7,16 +7,13 @@ from typing import Any, Final, NamedTuple
 
 import aiohttp
 from aiohttp import http_exceptions
+from multidict import CIMultiDict
 
 from fastgate.errors import Cannot, IntrospectionError
 from fastgate.model import IdentityProvider
+from fastgate.policy.discovery import MAX_METADATA
 from fastgate.policy.introspection import MAX_BODY
 
-OURS: Final = {
-    "User-Agent": "fastgate",
-    # A compressed answer must be inflated before its size is known: none is asked for, none is taken.
-    "Accept-Encoding": "identity",
-}
 IDLE_SECONDS: Final = 30.0
 DNS_SECONDS: Final = 60
 
@@ -36,12 +33,14 @@ class _Question(NamedTuple):
     url: str
     headers: Mapping[str, str]
     body: bytes | None
+    max_answer: int
+    """Octets."""
     connection: SimpleNamespace
     """`reused` becomes true when the question goes out on a kept-alive connection."""
 
 
 class Client:
-    """Asks, and returns a whole answer of at most MAX_BODY octets. The caller owns the deadline.
+    """Asks, and returns a whole answer of bounded size. The caller owns the deadline.
 
     No proxy of the environment, no cookies, no redirects, no decompression. A kept-alive connection that dies
     before the answer's head is replaced once, by a new one; nothing else is asked twice.
@@ -59,12 +58,13 @@ class Client:
         self._fresh: aiohttp.ClientSession | None = None
 
     async def get(self, url: str) -> Answer:
-        """GET a JSON document."""
-        return await self._send("GET", url, {"Accept": "application/json"}, None)
+        """GET a metadata document of at most MAX_METADATA octets."""
+        headers = {"Accept": "application/json"}
+        return await self._send(_Question("GET", url, headers, None, MAX_METADATA, SimpleNamespace()))
 
     async def post(self, url: str, headers: Mapping[str, str], form: bytes) -> Answer:
-        """POST a form; `headers` say what it is and who we are."""
-        return await self._send("POST", url, headers, form)
+        """POST a form; `headers` say what it is and who we are. The answer has at most MAX_BODY octets."""
+        return await self._send(_Question("POST", url, headers, form, MAX_BODY, SimpleNamespace()))
 
     async def close(self) -> None:
         """Close every connection. A later question opens new ones."""
@@ -73,13 +73,13 @@ class Client:
         for session in sessions:
             await session.close()
 
-    async def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
-        question = _Question(method, url, headers, body, connection := SimpleNamespace(reused=False))
+    async def _send(self, question: _Question) -> Answer:
+        question.connection.reused = False
         try:
             try:
                 return await _exchange(self._session(), question)
             except aiohttp.ClientConnectionError:
-                if not connection.reused:
+                if not question.connection.reused:
                     raise
                 return await _exchange(self._retry_session(), question)
         # `from None`: these exceptions quote what the peer sent.
@@ -90,9 +90,7 @@ class Client:
         except (aiohttp.ClientPayloadError, http_exceptions.HttpProcessingError):
             raise IntrospectionError(Cannot.MALFORMED, "the answer's body is broken or cut short") from None
         except (aiohttp.ClientError, ValueError) as error:
-            raise IntrospectionError(
-                Cannot.MALFORMED, f"the answer is not HTTP ({type(error).__name__})"
-            ) from None
+            raise IntrospectionError(Cannot.MALFORMED, f"the answer is not HTTP ({type(error).__name__})") from None
 
     def _session(self) -> aiohttp.ClientSession:
         if self._pooled is None:
@@ -133,31 +131,35 @@ async def _reused(_session: aiohttp.ClientSession, context: SimpleNamespace, _pa
 
 
 async def _exchange(session: aiohttp.ClientSession, question: _Question) -> Answer:
+    headers = CIMultiDict(question.headers)
+    headers.setdefault("User-Agent", "fastgate")
+    # A compressed answer must be inflated before its size is known: none is asked for, none is taken.
+    headers["Accept-Encoding"] = "identity"
     async with session.request(
         question.method,
         question.url,
-        headers={**question.headers, **OURS},
+        headers=headers,
         data=question.body,
         allow_redirects=False,
         trace_request_ctx=question.connection,
     ) as response:
         return Answer(
             response.status,
-            response.headers.get("Content-Type", ""),
+            ", ".join(response.headers.getall("Content-Type", ())),
             _retry_after(response.headers.get("Retry-After", "")),
-            await _body(response),
+            await _body(response, question.max_answer),
         )
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
+async def _body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     for coding in response.headers.getall("Content-Encoding", ()):
         if coding.strip().lower() not in {"", "identity"}:
             raise IntrospectionError(Cannot.MALFORMED, "the answer is compressed")
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > MAX_BODY:
-            raise IntrospectionError(Cannot.MALFORMED, f"the answer is longer than {MAX_BODY} octets")
+        if len(body) > limit:
+            raise IntrospectionError(Cannot.MALFORMED, f"the answer is longer than {limit} octets")
     return bytes(body)
 
 

@@ -103,19 +103,20 @@ class Discovery:
             raise IntrospectionError(Cannot.UNAVAILABLE, "neither an issuer nor an endpoint is configured")
         failure: IntrospectionError | None = None
         for url in discovery.metadata_urls(issuer):
-            refuse_plaintext(url, self._provider)
-            answer = await self._client.get(url)
-            if answer.status != OK:
-                failure = failure or _unusable(answer)
-                continue
             try:
-                metadata = discovery.decode(issuer, answer.body)
-                refuse_plaintext(metadata.introspection_endpoint, self._provider)
+                refuse_plaintext(url, self._provider)
+                answer = await self._client.get(url)
+                if answer.status == OK:
+                    metadata = discovery.decode(issuer, answer.body)
+                    refuse_plaintext(metadata.introspection_endpoint, self._provider)
+                    return metadata
             except IntrospectionError as error:
+                if error.kind is not Cannot.MALFORMED:
+                    raise  # the next place is on the same server, and out of reach as well
                 # A document that is there and wrong tells more than one that is not there.
                 failure = error
-                continue
-            return metadata
+            else:
+                failure = failure or _unusable(answer)
         raise failure or IntrospectionError(Cannot.UNAVAILABLE, "there is no place to ask")
 
 

@@ -123,9 +123,7 @@ class Introspector:
                 self._refuse(known=known)
                 return await self._ask(token)
         except TimeoutError:
-            raise IntrospectionError(
-                Cannot.TIMEOUT, f"no answer within {self.provider.timeout:g} s"
-            ) from None
+            raise IntrospectionError(Cannot.TIMEOUT, f"no answer within {self.provider.timeout:g} s") from None
 
     def _refuse(self, *, known: bool) -> None:
         """Raise when nothing may be sent now. Called twice: a queue outlives what let its questions in."""

@@ -169,9 +169,7 @@ class Tokens:
             "memory": {"active": self._memory.active, "inactive": self._memory.inactive},
             "flights": len(self._flights),
             "revocations": len(self._revocations),
-            "identity_providers": {
-                each.provider.name: each.status() for each in self._introspectors.values()
-            },
+            "identity_providers": {each.provider.name: each.status() for each in self._introspectors.values()},
         }
 
     async def close(self) -> None:
@@ -244,9 +242,7 @@ class Tokens:
 
     def _revocation_digest(self, token: str) -> bytes:
         """Digest the token alone: it stays revoked when a reload changes the keys of the memory."""
-        return blake2b(
-            token.encode("utf-8", "surrogatepass"), digest_size=32, key=self._revocation_key
-        ).digest()
+        return blake2b(token.encode("utf-8", "surrogatepass"), digest_size=32, key=self._revocation_key).digest()
 
     def _close_when_idle(self, introspector: Introspector) -> None:
         task = asyncio.get_running_loop().create_task(introspector.close())
