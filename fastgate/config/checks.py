@@ -10,7 +10,7 @@ from typing import Any
 from fastgate.config.addresses import HostPort, host_port, is_loopback, url
 from fastgate.config.auth_checks import protection, upstream_headers
 from fastgate.config.document import Finding, Path
-from fastgate.config.known import Unknown, each, if_known, items, known
+from fastgate.config.known import each, items, known, value_of
 from fastgate.config.provider import Provider
 from fastgate.config.provider_checks import PROVIDER_CHECKS
 from fastgate.config.schema import Admin, Listener, listener, listeners
@@ -55,7 +55,7 @@ def _addresses_twice(data: Mapping[str, Any]) -> Iterator[Finding]:
     if isinstance(admin, dict):
         places.append((("admin", "listen"), admin.get("listen", "127.0.0.1:8001")))
     for path, written in places:
-        address = if_known(lambda written=written: _address(written))  # type: ignore[misc]
+        address = _address(written)
         if address is not None and address.port:
             if address in seen:
                 yield Finding(path, "is an address that another listener has already")
@@ -66,7 +66,8 @@ def _admin_token(data: Mapping[str, Any]) -> Iterator[Finding]:
     admin = data.get("admin")
     if not isinstance(admin, dict) or "listen" not in admin:
         return
-    if known(Admin, admin).token is None and not is_loopback(_address(admin["listen"]).host):
+    address = _address(admin["listen"])
+    if address is not None and not is_loopback(address.host) and known(Admin, admin).token is None:
         yield Finding(
             ("admin", "token"),
             "is missing; an admin listener that other machines can reach needs one: write `token: ${ADMIN_TOKEN}`, or "
@@ -74,11 +75,10 @@ def _admin_token(data: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _address(written: Any) -> HostPort:
-    try:
-        return host_port(known(Listener, listener(written)).address, any_host=True)
-    except ValueError:
-        raise Unknown("address") from None
+def _address(written: Any) -> HostPort | None:
+    mapping = written if isinstance(written, dict) else listener(written) if isinstance(written, str) else None
+    address = value_of(Listener, mapping, "address")
+    return None if address is None else host_port(address, any_host=True)
 
 
 def _where_to_forward(path: Path, service: ConfiguredService) -> Iterator[Finding]:
@@ -124,18 +124,20 @@ def _names_twice(data: Mapping[str, Any]) -> Iterator[Finding]:
     services: set[str] = set()
     routes: set[str] = set()
     for index, raw in enumerate(items(data.get("services"))):
-        service = if_known(lambda raw=raw: known(ConfiguredService, raw).name)  # type: ignore[misc]
+        service = value_of(ConfiguredService, raw, "name")
         if service is not None and service in services:
             yield Finding(("services", index, "name"), "is the name of another service already")
             continue
         if service is not None:
             services.add(service)
         for number, written in enumerate(items(raw.get("routes") if isinstance(raw, dict) else None)):
-            name = if_known(lambda written=written: known(ConfiguredRoute, written).name)  # type: ignore[misc]
-            unnamed = isinstance(written, dict) and "name" not in written
-            if unnamed and service is not None:
-                name = f"{service}-{number + 1}"
+            path: Path = ("services", index, "routes", number)
+            name = value_of(ConfiguredRoute, written, "name")
             if name is not None and name in routes:
-                yield Finding(("services", index, "routes", number, "name"), "is the name of another route already")
+                yield Finding((*path, "name"), "is the name of another route already")
+            elif isinstance(written, dict) and "name" not in written and service is not None:
+                name = f"{service}-{number + 1}"
+                if name in routes:
+                    yield Finding(path, f"needs a `name`: without one it is {name}, as another route is already")
             if name is not None:
                 routes.add(name)

@@ -10,7 +10,6 @@ from fastgate.config.document import Finding
 from fastgate.config.words import Section
 
 S = TypeVar("S", bound=Section)
-T = TypeVar("T")
 
 
 class Unknown(Exception):  # noqa: N818 - not an error: the check that meets it has nothing to say
@@ -56,10 +55,10 @@ def known(section: type[S], data: Any) -> S:
     return cast("S", _Known(section, data))
 
 
-def if_known(read: Callable[[], T]) -> T | None:
-    """What `read` returns, or None where it meets something unknown."""
+def value_of(section: type[Section], data: Any, key: str) -> Any:
+    """The value of one key, None where it is unknown."""
     try:
-        return read()
+        return getattr(known(section, data), key)
     except Unknown:
         return None
 

@@ -10,10 +10,10 @@ from fastgate.config.checks import relation_findings
 from fastgate.config.document import Document, Finding, parse, standing
 from fastgate.config.document import Path as KeyPath
 from fastgate.config.interpolation import interpolate
-from fastgate.config.known import if_known, items, known
+from fastgate.config.known import items, value_of
 from fastgate.config.problems import placed, schema_findings
 from fastgate.config.provider import Provider
-from fastgate.config.schema import Listener, Root, listener, listeners
+from fastgate.config.schema import Listener, Root, listeners
 from fastgate.config.service import ConfiguredService
 from fastgate.config.tls import TlsTrouble, client_context, server_context
 from fastgate.errors import ConfigError, Problem
@@ -128,21 +128,21 @@ def _tls_findings(data: Any, directory: str) -> Iterator[Finding]:
     for index, written in enumerate(listeners(data.get("listen", []))):
         yield from _listener_findings(("listen", index) if many else ("listen",), written, directory)
     admin = data.get("admin")
-    if isinstance(admin, dict) and "listen" in admin:
-        yield from _listener_findings(("admin", "listen"), admin["listen"], directory)
+    if isinstance(admin, dict):
+        yield from _listener_findings(("admin", "listen"), admin.get("listen"), directory)
     providers = data.get("identity_providers")
     for name, raw in (providers if isinstance(providers, dict) else {}).items():
-        ca_file = if_known(lambda raw=raw: known(Provider, raw).ca_file)  # type: ignore[misc]
-        yield from _ca_findings(("identity_providers", name), ca_file, directory)
+        if value_of(Provider, raw, "ssl_verify"):
+            ca_file = value_of(Provider, raw, "ca_file")
+            yield from _ca_findings(("identity_providers", name), ca_file, directory)
     for index, raw in enumerate(items(data.get("services"))):
-        ca_file = if_known(lambda raw=raw: known(ConfiguredService, raw).tls.ca_file)  # type: ignore[misc]
-        yield from _ca_findings(("services", index, "tls"), ca_file, directory)
+        tls = value_of(ConfiguredService, raw, "tls")
+        if tls is not None and tls.verify:
+            yield from _ca_findings(("services", index, "tls"), tls.ca_file, directory)
 
 
 def _listener_findings(path: KeyPath, written: Any, directory: str) -> Iterator[Finding]:
-    if not isinstance(written, dict):
-        return
-    tls = if_known(lambda: known(Listener, listener(written)).tls)
+    tls = value_of(Listener, written, "tls")
     if tls is not None:
         try:
             server_context(tls, directory)
