@@ -13,6 +13,7 @@ from fastgate.errors import Cannot, IntrospectionError
 from fastgate.model import IdentityProvider
 from fastgate.policy.discovery import MAX_METADATA
 from fastgate.policy.introspection import MAX_BODY
+from fastgate.tokens.quiet_pool import QuietConnector
 
 IDLE_SECONDS: Final = 30.0
 DNS_SECONDS: Final = 60
@@ -106,8 +107,9 @@ class Client:
     def _open(self, **connector: Any) -> aiohttp.ClientSession:
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_reused)
+        trace.on_connection_create_end.append(_created)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=DNS_SECONDS, ssl=self._tls(), **connector),
+            connector=QuietConnector(limit=0, ttl_dns_cache=DNS_SECONDS, ssl=self._tls(), **connector),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             trust_env=False,
@@ -128,6 +130,10 @@ class Client:
 
 async def _reused(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
     context.trace_request_ctx.reused = True
+
+
+async def _created(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
+    context.trace_request_ctx.reused = False
 
 
 async def _exchange(session: aiohttp.ClientSession, question: _Question) -> Answer:

@@ -136,6 +136,9 @@ BAD_ANSWERS = {
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}{}{}",
     "a broken chunk": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
     b'Transfer-Encoding: chunked\r\n\r\nzz\r\n{"active": true}\r\n0\r\n\r\n',
+    "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+    b'{"active": true}',
+    "two content types": says({"active": True}, 200, ("Content-Type", "text/html")),
     "a header bomb": b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 100_000 + b"\r\n\r\n",
 }
 
@@ -283,6 +286,42 @@ async def test_every_kept_connection_dies_when_it_is_used_again(idp, introspecto
     assert idp.questions[-1].request.connection is idp.connections[3]
 
 
+ANOTHER = says({"active": True, "sub": "somebody else"})
+
+
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 5\r\n"])
+async def test_two_answers_to_one_question(idp, introspector_of, length):
+    """R10: the second one is not the answer to the next question about another token."""
+    idp.will(b"HTTP/1.1 204 No Content\r\n" + length + b"\r\n" + ANOTHER)
+    idp.will(says({"active": False}) + ANOTHER)
+    introspector = introspector_of(provider_at(idp))
+    await failure(introspector)
+    assert await introspector.introspect("a") is INACTIVE
+    assert await introspector.introspect("b") is INACTIVE
+    assert len(idp.connections) == 3
+
+
+async def test_an_answer_that_nobody_asked_for(idp, introspector_of):
+    """R10: what comes on a resting connection is not the answer to the next question."""
+    late = asyncio.Event()
+    idp.will(idp.truth, late, ANOTHER)
+    introspector = introspector_of(provider_at(idp))
+    assert await introspector.introspect("a") is INACTIVE
+    late.set()
+    await turns(50)
+    assert await introspector.introspect("b") is INACTIVE
+    assert len(idp.connections) == 2
+
+
+async def test_an_answer_that_nobody_asked_for_and_the_loop_has_not_seen(idp, introspector_of):
+    """R10: also when it still lies in the socket at the moment of the next question."""
+    introspector = introspector_of(provider_at(idp))
+    assert await introspector.introspect("a") is INACTIVE
+    idp.connections[0].writer.get_extra_info("socket")._sock.send(ANOTHER)
+    assert await introspector.introspect("b") is INACTIVE
+    assert len(idp.connections) == 2
+
+
 @pytest.mark.parametrize("end", [CLOSE, RESET])
 async def test_a_new_connection_dies_before_an_answer(idp, introspector_of, end):
     """I8: a server that breaks down is not asked twice."""
@@ -397,7 +436,8 @@ async def test_connecting_hangs(idp, introspector_of):
 async def test_waiting_for_a_turn_is_part_of_the_deadline(idp, introspector_of):
     """T4, I1: whoever waits behind a hanging server is told in time as well, and nothing piles up."""
     hold = asyncio.Event()
-    idp.will(hold, idp.truth)
+    for _ in range(10):
+        idp.will(hold)
     introspector = introspector_of(provider_at(idp, timeout=0.1, concurrency=1))
     errors = await asyncio.gather(*(introspector.introspect(str(n)) for n in range(10)), return_exceptions=True)
     assert {error.kind for error in errors} == {Cannot.TIMEOUT}

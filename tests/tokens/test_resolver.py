@@ -359,10 +359,11 @@ async def test_no_failure_is_remembered(idp, world, answer):
 async def test_remembered_tokens_while_the_server_hangs(idp, world):
     """T4, I1: a hit needs nobody; unknown tokens are told in time."""
     idp.tokens["good"] = {}
-    access = access_to(provider_at(idp, timeout=0.1, concurrency=2))
-    tokens = world.of(access.provider)
-    idp.tokens["good"] = {}
-    await world.get(access, "good")
+    patient = access_to(provider_at(idp))
+    access = access_to(replace(patient.provider, timeout=0.1, concurrency=2))
+    tokens = world.of(patient.provider)
+    await world.get(patient, "good")
+    tokens.swap({"idp": access.provider})
     for _ in range(20):
         idp.will(asyncio.Event())
     cold = [asyncio.ensure_future(world.get(access, f"cold {n}")) for n in range(20)]
@@ -395,9 +396,11 @@ async def test_a_known_token_goes_on_while_the_server_is_out_of_reach(idp, world
 async def test_a_known_token_goes_on_while_the_server_hangs(idp, world, clock):
     """I1, I9: a timeout is out of reach as well."""
     idp.tokens["good"] = {}
-    access = access_to(provider_at(idp, ttl_resurrect=60.0, timeout=0.2))
-    world.of(access.provider)
-    known = await world.get(access, "good")
+    patient = access_to(provider_at(idp, ttl_resurrect=60.0))
+    access = access_to(replace(patient.provider, timeout=0.1))
+    world.of(patient.provider)
+    known = await world.get(patient, "good")
+    world.tokens.swap({"idp": access.provider})
     clock.pass_(300)
     idp.will(asyncio.Event())
     assert await world.get(access, "good") is known

@@ -1,0 +1,49 @@
+"""A pool that never reuses a connection on which something came unasked."""
+
+import select
+import weakref
+from asyncio import BaseProtocol, Transport
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+
+class QuietConnector(aiohttp.TCPConnector):
+    """aiohttp's pool; a kept-alive connection with unread octets is closed instead of reused.
+
+    Octets that a server sends on a resting connection would be read as the answer to the next question: one
+    token's answer would become another token's (RFC 9112 section 9.2 leaves no other way to tell them apart).
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._used: weakref.WeakSet[BaseProtocol] = weakref.WeakSet()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: "list[Trace]",
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature of the library
+    ) -> "Connection":
+        """Take a connection from the pool, or make one. The caller owns the deadline."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol, transport = connection.protocol, connection.transport
+            if protocol is None or protocol not in self._used:
+                if protocol is not None:
+                    self._used.add(protocol)
+                return connection
+            if not protocol.should_close and transport is not None and not _has_unread(transport):
+                return connection
+            connection.close()
+
+
+def _has_unread(transport: Transport) -> bool:
+    """Whether octets, or an end, lie in the socket that the event loop did not read yet."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
