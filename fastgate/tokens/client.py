@@ -84,8 +84,6 @@ class Client:
                     raise
                 return await _exchange(self._retry_session(), question)
         # `from None`: these exceptions quote what the peer sent.
-        except TimeoutError:
-            raise IntrospectionError(Cannot.TIMEOUT, "no answer in time") from None
         except (aiohttp.ClientConnectionError, OSError) as error:
             raise IntrospectionError(Cannot.UNAVAILABLE, _why(error)) from None
         except (aiohttp.ClientPayloadError, http_exceptions.HttpProcessingError):

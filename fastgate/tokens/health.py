@@ -13,6 +13,9 @@ log: Final = structlog.get_logger("fastgate.tokens")
 QUIET_SECONDS: Final = 10.0
 """Between two log lines about one kind of failure at one identity provider."""
 
+OUT_OF_REACH: Final = frozenset({Cannot.TIMEOUT, Cannot.UNAVAILABLE})
+"""The failures during which a known-active token may go on, where the provider allows it."""
+
 ADVICE: Final = {
     Cannot.TIMEOUT: "is it slow, or is a firewall dropping packets?",
     Cannot.UNAVAILABLE: "is it running, and is it reachable from here?",
@@ -25,7 +28,7 @@ ADVICE: Final = {
 class Health:
     """The outcome of the last question; a warning per kind of failure, at most one every QUIET_SECONDS."""
 
-    __slots__ = ("_clock", "_provider", "_quiet_until", "_suppressed", "problem", "reachable")
+    __slots__ = ("_clock", "_provider", "_quiet_until", "_suppressed", "out_of_reach", "problem", "reachable")
 
     def __init__(self, provider: IdentityProvider, clock: Clock) -> None:
         self._provider = provider
@@ -34,6 +37,8 @@ class Health:
         self._suppressed: dict[Cannot, int] = {}
         self.reachable: bool | None = None
         """None: not asked yet."""
+        self.out_of_reach = False
+        """Whether the last question failed without any answer."""
         self.problem: str | None = None
         """Why the last question failed, in our own words; None when it did not."""
 
@@ -43,12 +48,14 @@ class Health:
             log.info("identity_provider_answers_again", **self._labels())
             self._quiet_until.clear()
         self.reachable = True
+        self.out_of_reach = False
         self.problem = None
 
     def failed(self, error: IntrospectionError) -> None:
         """Take note of a failure. Our own limits (OVERLOADED) say nothing about the peer."""
         if error.kind is not Cannot.OVERLOADED:
             self.reachable = False
+            self.out_of_reach = error.kind in OUT_OF_REACH
             self.problem = str(error)
         now = self._clock.monotonic()
         if now < self._quiet_until.get(error.kind, now):

@@ -51,6 +51,11 @@ class Introspector:
         return self._health.reachable
 
     @property
+    def out_of_reach(self) -> bool:
+        """Whether the last question failed without any answer."""
+        return self._health.out_of_reach
+
+    @property
     def problem(self) -> str | None:
         """Why the last question was not answered, in our own words."""
         return self._health.problem

@@ -2,10 +2,11 @@
 
 import select
 import weakref
-from asyncio import BaseProtocol, Transport
-from typing import TYPE_CHECKING, Any
+from asyncio import Transport
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
@@ -21,7 +22,7 @@ class QuietConnector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._used: weakref.WeakSet[BaseProtocol] = weakref.WeakSet()
+        self._used: weakref.WeakSet[ResponseHandler] = weakref.WeakSet()
 
     async def connect(
         self,
@@ -32,14 +33,15 @@ class QuietConnector(aiohttp.TCPConnector):
         """Take a connection from the pool, or make one. The caller owns the deadline."""
         while True:
             connection = await super().connect(req, traces, timeout)
-            protocol, transport = connection.protocol, connection.transport
-            if protocol is None or protocol not in self._used:
-                if protocol is not None:
-                    self._used.add(protocol)
+            protocol = cast("ResponseHandler", connection.protocol)  # None only after it was released
+            if protocol not in self._used:
+                self._used.add(protocol)
                 return connection
-            if not protocol.should_close and transport is not None and not _has_unread(transport):
-                return connection
-            connection.close()
+            transport = protocol.transport
+            if protocol.should_close or transport is None or _has_unread(transport):
+                connection.close()
+                continue
+            return connection
 
 
 def _has_unread(transport: Transport) -> bool:

@@ -3,11 +3,12 @@
 import asyncio
 import os
 from collections.abc import Mapping
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Final
 
 from fastgate.clock import Clock
-from fastgate.errors import Cannot, IntrospectionError
+from fastgate.errors import IntrospectionError
 from fastgate.model import (
     INACTIVE,
     Access,
@@ -21,12 +22,11 @@ from fastgate.policy.digest import token_key
 from fastgate.policy.freshness import is_fresh, lifetime
 from fastgate.stats import Stats
 from fastgate.tokens.flight import Flights
+from fastgate.tokens.health import OUT_OF_REACH
 from fastgate.tokens.introspector import Introspector
 from fastgate.tokens.memory import MemoryTier
 from fastgate.tokens.revocation import Revocations
 
-OUT_OF_REACH: Final = frozenset({Cannot.TIMEOUT, Cannot.UNAVAILABLE})
-"""The failures during which a known-active token may go on, where the provider allows it."""
 MAX_DIGEST_KEYS: Final = 64
 
 
@@ -90,13 +90,20 @@ class Tokens:
             return state
         if self._revocations.token_revoked(self._revoked_as(token)):
             return INACTIVE
+        load = partial(self._load, provider, key, token)
+        introspector = self._introspectors.get(provider)
+        if introspector is not None and introspector.out_of_reach:
+            stale = self._resurrect(key, access)
+            if stale is not None:
+                # Out of reach a moment ago: the question is asked again, but nobody waits for its deadline.
+                self._flights.start(key, load)
+                return stale
         try:
-            return await self._flights.join(key, lambda: self._load(provider, key, token))
+            return await self._flights.join(key, load)
         except IntrospectionError as error:
             stale = self._resurrect(key, access) if error.kind in OUT_OF_REACH else None
             if stale is None:
                 raise
-            self._stats.cache_hits.add("memory", "stale")
             return stale
 
     # --- by operators -------------------------------------------------------------------------------------
@@ -124,10 +131,15 @@ class Tokens:
             return 1
         if all:
             self._revocations.revoke_all()
-        for claim, value in claims:
-            self._revocations.revoke_claim(claim, value)
-        self._stats.revocations.add("all" if all else claims[0][0])
-        return self._memory.drop_if(self._revocations.claims_revoked)
+            self._stats.revocations.add("all")
+            return self._memory.drop_if(self._revocations.claims_revoked)
+        claim, value = claims[0]
+        self._revocations.revoke_claim(claim, value)
+        self._stats.revocations.add(claim)
+        # The cheap comparison first: this walks the whole memory.
+        return self._memory.drop_if(
+            lambda state: state.claims.get(claim) == value and self._revocations.claims_revoked(state)
+        )
 
     def swap(self, providers: Mapping[str, IdentityProvider]) -> None:
         """Take a new configuration: unchanged providers keep their connections, others close when idle."""
@@ -211,7 +223,10 @@ class Tokens:
     def _resurrect(self, key: bytes, access: Access) -> ActiveToken | None:
         """Find a known-active token that may go on while its provider is out of reach."""
         state = self._remembered(key, access, access.provider.ttl_resurrect)
-        return state if isinstance(state, ActiveToken) else None
+        if not isinstance(state, ActiveToken):
+            return None
+        self._stats.cache_hits.add("memory", "stale")
+        return state
 
     def _remembered(self, key: bytes, access: Access, extra: float = 0.0) -> TokenState | None:
         """Return what is remembered and `extra` seconds past its freshness at most, but never past `exp`."""

@@ -170,6 +170,20 @@ async def test_an_endless_answer_is_left_early(idp, introspector_of):
     await idp.until(idp.connections[0].ended.is_set)
 
 
+async def test_an_answer_that_says_it_is_not_compressed(idp, introspector_of):
+    """N16: `Content-Encoding: identity` is nothing to refuse."""
+    idp.will(says({"active": True}, 200, ("Content-Encoding", "identity")))
+    assert isinstance(await introspector_of(provider_at(idp)).introspect("t"), ActiveToken)
+
+
+async def test_configured_headers_never_ask_for_compression(idp, introspector_of):
+    """N27: in no spelling."""
+    provider = provider_at(idp, headers=(("accept-ENCODING", "gzip"), ("user-agent", "mine")))
+    await introspector_of(provider).introspect("t")
+    (question,) = idp.questions
+    assert (question.request.one("accept-encoding"), question.request.one("user-agent")) == ("identity", "mine")
+
+
 async def test_a_gzip_bomb_is_never_inflated(idp, introspector_of):
     """N27: nothing compressed is asked for or looked into."""
     idp.will(says(gzip.compress(b" " * 50_000_000), 200, ("Content-Encoding", "gzip")))
@@ -262,12 +276,13 @@ async def test_a_server_that_closes_after_each_answer(idp, introspector_of):
 async def test_a_kept_connection_dies_when_it_is_used_again(idp, introspector_of, stats, end):
     """I8: one retry on a new connection, which nobody notices."""
     introspector = introspector_of(provider_at(idp))
-    await introspector.introspect("a")
-    idp.will(end)
-    assert await introspector.introspect("b") is INACTIVE
-    assert [question.token for question in idp.questions] == ["a", "b", "b"]
-    assert len(idp.connections) == 2
-    assert stats.introspections.values == {("idp", "inactive"): 2}
+    for _ in range(2):
+        await introspector.introspect("a")
+        idp.will(end)
+        assert await introspector.introspect("b") is INACTIVE
+    assert [question.token for question in idp.questions] == ["a", "b", "b"] * 2
+    assert len(idp.connections) == 4
+    assert stats.introspections.values == {("idp", "inactive"): 4}
 
 
 async def test_every_kept_connection_dies_when_it_is_used_again(idp, introspector_of):

@@ -406,6 +406,26 @@ async def test_a_known_token_goes_on_while_the_server_hangs(idp, world, clock):
     assert await world.get(access, "good") is known
 
 
+async def test_during_an_outage_nobody_waits_for_the_deadline(idp, world, clock):
+    """I1, I9: after the first failure a known token goes on at once, and is asked about in the background."""
+    idp.tokens.update({"one": {}, "two": {}})
+    access = access_to(provider_at(idp, ttl_resurrect=60.0))
+    tokens = world.of(access.provider)
+    one, two = await world.get(access, "one"), await world.get(access, "two")
+    clock.pass_(300)
+    hold = asyncio.Event()
+    idp.will(RESET)
+    idp.will(RESET)  # a kept connection is tried once more
+    idp.will(hold, idp.truth)
+    assert await world.get(access, "one") is one
+    assert await world.get(access, "two") is two  # its question is held; it was not waited for
+    del idp.tokens["two"]
+    await idp.asked(5)
+    hold.set()
+    await asyncio.gather(*tokens._flights._tasks)
+    assert tokens.peek(access, bearer("two")) is INACTIVE
+
+
 async def test_not_past_exp(idp, world, clock):
     """I9, N19: being out of reach extends no token's life."""
     idp.tokens["good"] = {"exp": NOW + 310}
