@@ -112,6 +112,7 @@ PROTECTED: Final = frozenset(
         b"x-original-method",
         b"x-original-uri",
         b"x-original-url",
+        b"x-real-ip",
         b"x-remote-addr",
         b"x-remote-ip",
         b"x-rewrite-url",

@@ -379,7 +379,7 @@ def strictest(path, *, decode, merge):
 
 @given(path=st.lists(SEGMENT, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts)))
 def test_any_path(path):
-    """N72, T7: what passes as public is not read as protected by upstreams of four tempers, and is otherwise refused."""
+    """N72, T7: what passes as public is not read as protected by upstreams of four tempers."""
     decision = found(SIDE_BY_SIDE, path)
     readings = {strictest(path, decode=decode, merge=merge) for decode in (True, False) for merge in (True, False)}
     if decision == "public":
