@@ -48,27 +48,37 @@ def from_environment(environ: Mapping[str, str], upstream: str, listen: str | No
 
     Reads ISSUER, CLIENT_ID and CLIENT_SECRET. Raises ConfigError that names the variables and options.
     """
-    variables = {"issuer": "ISSUER", "client_id": "CLIENT_ID", "client_secret": "CLIENT_SECRET"}
     missing = [
         Problem(name, "is not set; set it, or give a configuration file with -c")
-        for name in variables.values()
+        for name in _VARIABLES.values()
         if not environ.get(name)
     ]
-    if missing:
-        raise ConfigError("environment", missing)
+    # What is missing gets a value that is valid anywhere, so that the rest is checked all the same.
+    provider = {key: environ.get(name) or "https://missing.invalid" for key, name in _VARIABLES.items()}
     data: dict[str, Any] = {
-        "identity_providers": {"default": {key: environ[name] for key, name in variables.items()}},
+        "identity_providers": {"default": provider},
         "services": [{"name": "upstream", "url": upstream, "routes": [{"name": "all", "paths": ["/"]}]}],
     }
     if listen is not None:
         data["listen"] = listen
     try:
-        return _checked("environment", str(Path.cwd()), Document(data), None)
+        config = _checked("environment", str(Path.cwd()), Document(data), None)
     except ConfigError as error:
-        told = {f"identity_providers.default.{key}": name for key, name in variables.items()}
-        told |= {"services[0].url": "--upstream", "listen": "--listen", "listen[0].address": "--listen"}
-        problems = [Problem(told.get(problem.path, problem.path), problem.message) for problem in error.problems]
-        raise ConfigError(error.file, problems) from None
+        problems = [Problem(_typed(problem.path), problem.message) for problem in error.problems]
+        raise ConfigError(error.file, missing + problems) from None
+    if missing:
+        raise ConfigError(config.file, missing)
+    return config
+
+
+_VARIABLES: Final = {"issuer": "ISSUER", "client_id": "CLIENT_ID", "client_secret": "CLIENT_SECRET"}
+
+
+def _typed(path: str) -> str:
+    """What somebody without a file typed for what stands at a key path."""
+    names = {f"identity_providers.default.{key}": name for key, name in _VARIABLES.items()}
+    names |= {"services[0].url": "--upstream", "listen": "--listen", "listen[0].address": "--listen"}
+    return names.get(path, path)
 
 
 def _checked(file: str, directory: str, document: Document, environ: Mapping[str, str] | None) -> Config:

@@ -204,7 +204,3 @@ class ConfiguredService(Section):
     routes: Annotated[
         tuple[ConfiguredRoute, ...], Field(min_length=1, description="Which requests lead to this service.")
     ]
-
-    def default_route_name(self, index: int) -> str:
-        """The name of the route at `index` when it has none of its own."""
-        return f"{self.name}-{index + 1}"
