@@ -30,21 +30,21 @@ def answer_head(
     status = answer.status
     describes = framing.kind is BodyKind.NONE and (head.method == "HEAD" or status == _NOT_MODIFIED)
     out = [b"HTTP/1.1 %d %b\r\n" % (status, answer.reason)]
-    noted: dict[bytes, list[bytes]] = {}
+    noted: dict[bytes, bytes] = {}
     for name, raw, value in answer.fields:
         if name not in _NOTED:
             out.append(b"%b: %b\r\n" % (raw, value))
             continue
         if name not in HOP_BY_HOP and (name != b"content-length" or (describes and name not in noted)):
             out.append(b"%b: %b\r\n" % (raw, value))
-        noted.setdefault(name, []).append(value)
-    removed = nominated(noted.get(b"connection", []))
+        noted[name] = b"%b, %b" % (noted[name], value) if name in noted else value
+    removed = nominated(noted.get(b"connection", b""))
     if removed:
         out = [line for line in out if line.partition(b":")[0].lower() not in removed]
     out.append(_framing(status, head.method, framing))
     if b"date" not in noted or b"date" in removed:
         out.append(b"Date: %b\r\n" % date)
-    if private and status // 100 == _SUCCESS and not any(map(_is_private, noted.get(b"cache-control", []))):
+    if private and status // 100 == _SUCCESS and not _is_private(noted.get(b"cache-control", b"")):
         out.append(b"Cache-Control: private\r\n")
     out.append(_connection(status, noted, keep_alive=keep_alive, http_1_0=head.http_1_0))
     return b"".join(out)
@@ -52,7 +52,7 @@ def answer_head(
 
 def informational(answer: AnswerHead) -> bytes:
     """Write the head of a 1xx answer for the client, blank line included (RFC 9110 section 15.2)."""
-    removed = nominated([value for name, _, value in answer.fields if name == b"connection"])
+    removed = nominated(b",".join(value for name, _, value in answer.fields if name == b"connection"))
     lines = [
         b"%b: %b\r\n" % (raw, value)
         for name, raw, value in answer.fields
@@ -74,11 +74,10 @@ def _is_private(value: bytes) -> bool:
     return not directives.isdisjoint((b"private", b"no-store"))
 
 
-def _connection(status: int, noted: Mapping[bytes, list[bytes]], *, keep_alive: bool, http_1_0: bool) -> bytes:
+def _connection(status: int, noted: Mapping[bytes, bytes], *, keep_alive: bool, http_1_0: bool) -> bytes:
     """Write what becomes of the connection (RFC 9112 section 9.3, RFC 9110 section 7.8), and the blank line."""
     if status == _SWITCHING:
-        protocols = b", ".join(noted.get(b"upgrade", []))
-        return b"Connection: upgrade\r\nUpgrade: %b\r\n\r\n" % protocols
+        return b"Connection: upgrade\r\nUpgrade: %b\r\n\r\n" % noted.get(b"upgrade", b"")
     if not keep_alive:
         return b"Connection: close\r\n\r\n"
     return b"Connection: keep-alive\r\n\r\n" if http_1_0 else b"\r\n"

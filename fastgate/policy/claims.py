@@ -11,11 +11,11 @@ ABSENT: Final = object()
 
 def claim(claims: Mapping[str, Any], path: ClaimPath) -> Any:
     """Follow a path through objects (RFC 8259 section 4)."""
-    value: Any = claims
-    for name in path:
-        if not isinstance(value, Mapping) or name not in value:
+    value: Any = claims.get(path[0], ABSENT) if path else ABSENT
+    for name in path[1:]:
+        if not isinstance(value, dict):
             return ABSENT
-        value = value[name]
+        value = value.get(name, ABSENT)
     return value
 
 

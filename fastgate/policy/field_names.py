@@ -172,15 +172,15 @@ _SHORT: Final = 64
 
 
 def options_of(value: bytes) -> list[bytes]:
-    """Read the options of one Connection field (RFC 9110 section 7.6.1)."""
+    """Read the options of Connection (RFC 9110 section 7.6.1)."""
     return [option.strip() for option in value.lower().split(b",")]
 
 
-def nominated(values: list[bytes]) -> frozenset[bytes]:
+def nominated(value: bytes) -> frozenset[bytes]:
     """Collect the fields that Connection names and that are not hop-by-hop anyway (RFC 9110 section 7.6.1)."""
-    if not values or (len(values) == 1 and values[0] in USUAL_CONNECTION):
+    if not value or value in USUAL_CONNECTION:
         return _NOTHING
-    return frozenset(option for value in values for option in options_of(value)) - HOP_BY_HOP
+    return frozenset(options_of(value)) - HOP_BY_HOP
 
 
 def is_protected(name: bytes, configured: frozenset[bytes]) -> bool:

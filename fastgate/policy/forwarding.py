@@ -41,17 +41,14 @@ def upstream_request(head: RequestHead, forward: Forward, forwarding: Forwarding
     """
     route, permit = forward.route, forward.permit
     host = head.host if route.preserve_host and head.host else route.service.authority
-    out = [
-        b"%b %b HTTP/1.1\r\nHost: %b\r\n"
-        % (head.method.encode("latin-1", "replace"), _target(head, forward), host.encode("latin-1", "replace"))
-    ]
+    out = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (head.method.encode(), _target(head, forward), host.encode())]
     lines, said = _client_fields(head, forward, forwarding)
     out += lines
     out.append(_provenance(head, forwarding, said))
     out.append(_framing(head, framing))
     if permit is not None:
         if permit.token.source is TokenSource.QUERY and not _hides(forward):
-            out.append(b"Authorization: Bearer %b\r\n" % permit.token.value.encode("latin-1", "replace"))
+            out.append(b"Authorization: Bearer %b\r\n" % permit.token.value.encode())
         out += [b"%b: %b\r\n" % field for field in permit.fields]
     out.append(b"\r\n")
     return b"".join(out)
@@ -66,14 +63,14 @@ def _client_fields(head: RequestHead, forward: Forward, forwarding: Forwarding) 
     """Write the client's fields that go on, and collect what it said about itself."""
     configured = forwarding.protected
     lines: list[bytes] = []
-    options: list[bytes] = []
+    options = b""
     said: _Said = []
     for name, raw, value in head.fields:
         if name in END_TO_END and name not in configured:
             lines.append(b"%b: %b\r\n" % (raw, value))
         elif name in HOP_BY_HOP:
             if name == b"connection":
-                options.append(value)
+                options = b"%b,%b" % (options, value) if options else value
         elif name in KEPT_FROM_TRUSTED:
             said.append((name, value))
         elif name in REWRITTEN and name not in configured:
@@ -122,7 +119,7 @@ def _target(head: RequestHead, forward: Forward) -> bytes:
     if cut_token and query is not None:
         query = parameters.without(query, PARAMETER) or None
     target = base + path if query is None else f"{base}{path}?{query}"
-    return target.encode("latin-1", "replace")
+    return target.encode()
 
 
 def _rewrite(raw: bytes, name: bytes, value: bytes, head: RequestHead, forward: Forward) -> bytes:
@@ -161,7 +158,7 @@ def _cookie(value: bytes, forward: Forward) -> bytes | None:
         return value
     if not access.hide_credentials:
         return value
-    name = access.extraction.cookie_name.encode("latin-1", "replace")
+    name = access.extraction.cookie_name.encode()
     pairs = [pair for pair in value.split(b";") if pair.strip().partition(b"=")[0] != name]
     return b";".join(pairs).strip() or None
 
@@ -171,9 +168,9 @@ def _provenance(head: RequestHead, forwarding: Forwarding, said: _Said) -> bytes
 
     What a trusted peer said is believed, and its list of addresses continued; anybody else's word is dropped.
     """
-    peer = head.peer.encode("latin-1", "replace")
-    host = head.host.encode("latin-1", "replace")
-    scheme = head.scheme.encode("latin-1", "replace")
+    peer = head.peer.encode()
+    host = head.host.encode()
+    scheme = head.scheme.encode()
     came_from, real = peer, peer
     port = b"%d" % head.port
     if said and _is_trusted(forwarding.trusted, head.peer):

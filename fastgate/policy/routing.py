@@ -15,6 +15,7 @@ from fastgate.policy.replies import reply
 
 _NOT_FOUND: Final = reply(404, reason="no_route", message="no Route matched with those values")
 _AMBIGUOUS: Final = reply(400, reason="ambiguous_path")
+_NO_METHODS: Final[frozenset[str]] = frozenset()
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 
@@ -143,7 +144,7 @@ def _index(entries: Sequence[_Entry]) -> _Index:
 def _find(index: _Index, head: RequestHead, path: str) -> Route | Reply:
     """Match one reading of the path."""
     found: _Entry | None = None
-    allowed: set[str] = set()
+    allowed = _NO_METHODS
     for entries in (index.segments.get(_first_segment(path), ()), index.general):
         for entry in entries:
             if found is not None and found.rank < entry.rank:
@@ -154,7 +155,7 @@ def _find(index: _Index, head: RequestHead, path: str) -> Route | Reply:
             if not methods or head.method in methods:
                 found = entry
                 break
-            allowed |= methods
+            allowed = allowed | methods
     if found is not None:
         return found.route
     if allowed:

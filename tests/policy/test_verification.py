@@ -184,6 +184,12 @@ def test_a_claim_inside_another(claims, passes):
     assert isinstance(decision, Permit) if passes else decision is DenialReason.ROLE
 
 
+def test_a_path_that_leads_nowhere():
+    """T19: no path is no claim."""
+    nowhere = Requirement(DenialReason.GROUP, (), (frozenset({"staff"}),))
+    assert decide(active({"groups": "staff"}), requirements=(nowhere,)) is DenialReason.GROUP
+
+
 @pytest.mark.parametrize("value", [True, False, None, "", {}])
 def test_a_forbidden_claim(value):
     """N9: its presence is enough, whatever it holds."""
