@@ -88,6 +88,17 @@ async def test_metadata_with_an_endpoint_to_keep_away_from(idp, introspector_of,
     assert idp.questions == []
 
 
+async def test_an_issuer_in_plaintext(idp, introspector_of, monkeypatch):
+    """N15: metadata decide where our secret goes; they are not read over plaintext beyond loopback."""
+
+    async def lookup(*_args, **_kwargs):
+        raise AssertionError("nobody may be looked for")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookup)
+    provider = provider_at(idp, issuer="http://idp.test", introspection_endpoint=None)
+    assert "allow_http" in (await failure(introspector_of(provider))).detail
+
+
 @pytest.mark.parametrize(
     ("steps", "kind"),
     [

@@ -328,6 +328,19 @@ async def test_an_answer_that_nobody_asked_for(idp, introspector_of):
     assert len(idp.connections) == 2
 
 
+async def test_a_new_connection_in_place_of_a_spoilt_one_dies(idp, introspector_of):
+    """I8, R10: it is a new one, and so is not tried again."""
+    late = asyncio.Event()
+    idp.will(idp.truth, late, ANOTHER)
+    introspector = introspector_of(provider_at(idp))
+    await introspector.introspect("a")
+    late.set()
+    await turns(50)
+    idp.will(CLOSE)
+    assert (await failure(introspector)).kind is Cannot.UNAVAILABLE
+    assert len(idp.questions) == 2
+
+
 async def test_an_answer_that_nobody_asked_for_and_the_loop_has_not_seen(idp, introspector_of):
     """R10: also when it still lies in the socket at the moment of the next question."""
     introspector = introspector_of(provider_at(idp))
@@ -579,6 +592,20 @@ async def test_one_log_line_per_kind_and_while(idp, introspector_of, clock):
     assert logs[0]["client_id"] == "gateway"
     assert logs[0]["asked"] == idp.endpoint
     assert "client_secret" in logs[0]["advice"]
+
+
+async def test_the_next_outage_is_told_at_once(idp, introspector_of):
+    """I9: a server that came back and went again is news."""
+    introspector = introspector_of(provider_at(idp))
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            idp.will(says(b"", 500))
+            await failure(introspector)
+            await introspector.introspect("t")
+    assert [line["event"] for line in logs] == [
+        "identity_provider_failed",
+        "identity_provider_answers_again",
+    ] * 2
 
 
 # --- the probe --------------------------------------------------------------------------------------------------

@@ -148,3 +148,13 @@ def test_its_repr_shows_counts_only(revocations):
     revocations.revoke_claim("sub", "alex")
     revocations.revoke_token(b"k")
     assert repr(revocations) == "<Revocations tokens=1 claims=1>"
+
+
+def test_the_wall_clock_jumps_back_before_exp(clock, revocations):
+    """I13: by the wall clock the token lives longer now, and so does its revocation."""
+    revocations.revoke_token(b"k", NOW + 1000.0)
+    clock.jump(-3600)
+    clock.pass_(4599)
+    assert revocations.token_revoked(b"k")
+    clock.pass_(1)
+    assert not revocations.token_revoked(b"k")
