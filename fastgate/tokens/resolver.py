@@ -1,6 +1,5 @@
 """Tokens: from an access token to a token state, for every identity provider of the process."""
 
-import asyncio
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -23,7 +22,7 @@ from fastgate.policy.freshness import is_fresh, lifetime
 from fastgate.stats import Stats
 from fastgate.tokens.flight import Flights
 from fastgate.tokens.health import OUT_OF_REACH
-from fastgate.tokens.introspector import Introspector
+from fastgate.tokens.introspectors import Introspectors
 from fastgate.tokens.memory import MemoryTier
 from fastgate.tokens.revocation import Revocations
 
@@ -47,8 +46,7 @@ class Tokens:
         self._stats = stats
         self._revocations = revocations
         self._flights: Flights[bytes, TokenState] = Flights(stats.flights)
-        self._introspectors: dict[IdentityProvider, Introspector] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._introspectors = Introspectors(clock, stats)
         self._known: dict[bytes, IdentityProvider] = {}
         """By digest key, every provider under whose keys something may be remembered."""
         self._revocation_key = os.urandom(32)
@@ -91,8 +89,7 @@ class Tokens:
         if self._revocations.token_revoked(self._revoked_as(token)):
             return INACTIVE
         load = partial(self._load, provider, key, token)
-        introspector = self._introspectors.get(provider)
-        if introspector is not None and introspector.out_of_reach:
+        if self._introspectors.out_of_reach(provider):
             stale = self._resurrect(key, access)
             if stale is not None:
                 # Out of reach a moment ago: the question is asked again, but nobody waits for its deadline.
@@ -143,13 +140,7 @@ class Tokens:
 
     def swap(self, providers: Mapping[str, IdentityProvider]) -> None:
         """Take a new configuration: unchanged providers keep their connections, others close when idle."""
-        kept = {
-            each: self._introspectors.get(each) or Introspector(each, self._clock, self._stats)
-            for each in providers.values()
-        }
-        for provider in self._introspectors.keys() - kept.keys():
-            self._close_when_idle(self._introspectors[provider])
-        self._introspectors = kept
+        self._introspectors.swap(providers)
         for each in providers.values():
             self._known[each.digest_key] = each
         if len(self._known) > MAX_DIGEST_KEYS:
@@ -159,21 +150,11 @@ class Tokens:
 
     async def probe(self) -> dict[str, IntrospectionError | None]:
         """Ask every identity provider about a token that nobody issued; what went wrong, by name."""
-
-        async def problem(introspector: Introspector) -> IntrospectionError | None:
-            try:
-                await introspector.probe()
-            except IntrospectionError as error:
-                return error
-            return None
-
-        introspectors = list(self._introspectors.values())
-        problems = await asyncio.gather(*(problem(each) for each in introspectors))
-        return {each.provider.name: found for each, found in zip(introspectors, problems, strict=True)}
+        return await self._introspectors.probe()
 
     def problems(self) -> dict[str, str]:
         """By name, the identity providers whose last question failed, and why, in our own words."""
-        return {each.provider.name: each.problem for each in self._introspectors.values() if each.problem}
+        return self._introspectors.problems()
 
     def status(self) -> dict[str, Any]:
         """For the status page."""
@@ -181,16 +162,13 @@ class Tokens:
             "memory": {"active": self._memory.active, "inactive": self._memory.inactive},
             "flights": len(self._flights),
             "revocations": len(self._revocations),
-            "identity_providers": {each.provider.name: each.status() for each in self._introspectors.values()},
+            "identity_providers": self._introspectors.status(),
         }
 
     async def close(self) -> None:
         """Stop: whoever still waits gets an IntrospectionError."""
         await self._flights.close()
-        for introspector in self._introspectors.values():
-            self._close_when_idle(introspector)
-        self._introspectors = {}
-        await asyncio.gather(*self._closing)
+        await self._introspectors.close()
 
     # --- inside -------------------------------------------------------------------------------------------
 
@@ -199,7 +177,7 @@ class Tokens:
         asked_at = self._clock.monotonic()
         before = self._memory.get(key)
         known = before is not None and before.state is not INACTIVE
-        state = await self._introspect(provider, token, known=known)
+        state = await self._introspectors.introspect(provider, token.value, known=known)
         # From here on nothing awaits: no revocation can come between this check and the writing.
         if isinstance(state, ActiveToken) and self._revocations.covers(self._revoked_as(token), state):
             state = INACTIVE
@@ -208,17 +186,6 @@ class Tokens:
         if lifetime(state, provider.freshness, self._clock.now()) > 0.0:
             self._memory.put(key, Remembered(state, asked_at))
         return state
-
-    async def _introspect(self, provider: IdentityProvider, token: AccessToken, *, known: bool) -> TokenState:
-        introspector = self._introspectors.get(provider)
-        if introspector is not None:
-            return await introspector.introspect(token.value, known=known)
-        # A request that was admitted before a reload: its route still trusts the old provider.
-        introspector = Introspector(provider, self._clock, self._stats)
-        try:
-            return await introspector.introspect(token.value, known=known)
-        finally:
-            self._close_when_idle(introspector)
 
     def _resurrect(self, key: bytes, access: Access) -> ActiveToken | None:
         """Find a known-active token that may go on while its provider is out of reach."""
@@ -258,8 +225,3 @@ class Tokens:
     def _revocation_digest(self, token: str) -> bytes:
         """Digest the token alone: it stays revoked when a reload changes the keys of the memory."""
         return blake2b(token.encode("utf-8", "surrogatepass"), digest_size=32, key=self._revocation_key).digest()
-
-    def _close_when_idle(self, introspector: Introspector) -> None:
-        task = asyncio.get_running_loop().create_task(introspector.close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)

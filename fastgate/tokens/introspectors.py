@@ -1,0 +1,81 @@
+"""The introspectors of all identity providers, through reloads."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from fastgate.clock import Clock
+from fastgate.errors import IntrospectionError
+from fastgate.model import IdentityProvider, TokenState
+from fastgate.stats import Stats
+from fastgate.tokens.introspector import Introspector
+
+
+class Introspectors:
+    """One introspector per identity provider; those of a former configuration are closed when idle."""
+
+    __slots__ = ("_clock", "_closing", "_current", "_stats")
+
+    def __init__(self, clock: Clock, stats: Stats) -> None:
+        self._clock = clock
+        self._stats = stats
+        self._current: dict[IdentityProvider, Introspector] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def swap(self, providers: Mapping[str, IdentityProvider]) -> None:
+        """Take a new configuration: unchanged providers keep their connections, others close when idle."""
+        former = self._current
+        self._current = {
+            each: former.get(each) or Introspector(each, self._clock, self._stats) for each in providers.values()
+        }
+        for provider in former.keys() - self._current.keys():
+            self._close_when_idle(former[provider])
+
+    async def introspect(self, provider: IdentityProvider, token: str, *, known: bool) -> TokenState:
+        """Ask this provider, also one of a former configuration. Raises IntrospectionError."""
+        introspector = self._current.get(provider)
+        if introspector is not None:
+            return await introspector.introspect(token, known=known)
+        # A request that was admitted before a reload: its route still trusts the old provider.
+        introspector = Introspector(provider, self._clock, self._stats)
+        try:
+            return await introspector.introspect(token, known=known)
+        finally:
+            self._close_when_idle(introspector)
+
+    def out_of_reach(self, provider: IdentityProvider) -> bool:
+        """Whether the last question to this provider failed without any answer."""
+        introspector = self._current.get(provider)
+        return introspector is not None and introspector.out_of_reach
+
+    async def probe(self) -> dict[str, IntrospectionError | None]:
+        """Ask every provider about a token that nobody issued; what went wrong, by name."""
+        introspectors = list(self._current.values())
+        problems = await asyncio.gather(*(_problem(each) for each in introspectors))
+        return {each.provider.name: found for each, found in zip(introspectors, problems, strict=True)}
+
+    def problems(self) -> dict[str, str]:
+        """By name, the providers whose last question failed, and why, in our own words."""
+        return {each.provider.name: each.problem for each in self._current.values() if each.problem}
+
+    def status(self) -> dict[str, Any]:
+        """By name, for the status page."""
+        return {each.provider.name: each.status() for each in self._current.values()}
+
+    async def close(self) -> None:
+        """Close them all, each when it is idle."""
+        self.swap({})
+        await asyncio.gather(*self._closing)
+
+    def _close_when_idle(self, introspector: Introspector) -> None:
+        task = asyncio.get_running_loop().create_task(introspector.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+async def _problem(introspector: Introspector) -> IntrospectionError | None:
+    try:
+        await introspector.probe()
+    except IntrospectionError as error:
+        return error
+    return None
