@@ -11,8 +11,8 @@ from pydantic import (
     model_validator,
 )
 
-from fastgate.config.units import Duration
-from fastgate.config.words import ClaimPathOf, HeaderName, Name, Realm, Redirect, Scopes, Section, Text, Token
+from fastgate.config.units import Duration, NotAFlag
+from fastgate.config.words import ClaimPathOf, HeaderName, Name, Realm, Redirect, Scopes, Section, Text, Token, Words
 
 NONE: Final = "none"
 """What is written for a public route."""
@@ -44,18 +44,18 @@ class Auth(Section):
     ] = ("header",)
     bearer_token_cookie_name: Annotated[Token, Field(description="Name of that cookie.")] = "access_token"  # noqa: S105 - a name
     max_token_length: Annotated[
-        int, Field(ge=1, le=65_536, description="Octets; longer tokens are refused before anything is done.")
+        int, NotAFlag, Field(ge=1, le=65_536, description="Octets; longer tokens are refused before anything is done.")
     ] = 8192
     scopes_required: Annotated[
         tuple[Scopes, ...],
         Field(description="One entry must be met, and with it all of its words: `[a b, c]` is (a AND b) OR c."),
     ] = ()
     scopes_claim: Annotated[ClaimPathOf, Field(description="Where the scopes stand in the answer.")] = ("scope",)
-    audience_required: Annotated[tuple[Scopes, ...], Field(description="Audiences, likewise.")] = ()
+    audience_required: Annotated[tuple[Words, ...], Field(description="Audiences, likewise.")] = ()
     audience_claim: Annotated[ClaimPathOf, Field(description="Where the audience stands.")] = ("aud",)
-    roles_required: Annotated[tuple[Scopes, ...], Field(description="Roles, likewise.")] = ()
+    roles_required: Annotated[tuple[Words, ...], Field(description="Roles, likewise.")] = ()
     roles_claim: Annotated[ClaimPathOf, Field(description="Where the roles stand.")] = ("roles",)
-    groups_required: Annotated[tuple[Scopes, ...], Field(description="Groups, likewise.")] = ()
+    groups_required: Annotated[tuple[Words, ...], Field(description="Groups, likewise.")] = ()
     groups_claim: Annotated[ClaimPathOf, Field(description="Where the groups stand.")] = ("groups",)
     claims_forbidden: Annotated[
         tuple[Text, ...], Field(description="Claims whose mere presence refuses the token (403).")

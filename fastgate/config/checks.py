@@ -53,7 +53,9 @@ def _addresses_twice(data: Mapping[str, Any]) -> Iterator[Finding]:
     ]
     admin = data.get("admin", {})
     if isinstance(admin, dict):
-        places.append((("admin", "listen"), admin.get("listen", "127.0.0.1:8001")))
+        # What was written is to blame, not a default.
+        at = len(places) if "listen" in admin else 0
+        places.insert(at, (("admin", "listen"), admin.get("listen", "127.0.0.1:8001")))
     for path, written in places:
         address = _address(written)
         if address is not None and address.port:

@@ -109,7 +109,7 @@ class _Composer:
             data = self._scalar(event, path, line)
         if kept is not None:
             kept.complete = True
-            self._open.remove(kept)
+            self._open.pop()
         if not isinstance(event, yaml.ScalarEvent) and event.tag is not None:
             self.document.findings.append(Finding(path, "has a YAML tag; tags are not used here", line))
         return data

@@ -39,8 +39,7 @@ def schema_findings(data: Any) -> list[Finding]:
     try:
         Root.model_validate(data)
     except ValidationError as error:
-        # `include_input=False`: not even a debugger's view of the error holds what was written.
-        items = error.errors(include_url=False, include_input=False)
+        items = error.errors(include_url=False)
         # pydantic counts only the valid items of a list: one that is short for that reason has enough problems.
         around = {item["loc"][:end] for item in items for end in range(len(item["loc"]))}
         return [_finding(item) for item in items if item["type"] != "too_short" or item["loc"] not in around]
@@ -62,6 +61,8 @@ def _sentence(kind: str, path: Path, item: Mapping[str, Any]) -> str:
         return _unknown_key(path)
     if kind in _BOUNDS:
         return _BOUNDS[kind].format(**context)
+    if item["input"] is None:
+        return "has no value"
     return _KINDS.get(kind.partition("_")[0], "is not valid here")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from fastgate.config.units import Count, Duration, PositiveDuration
+from fastgate.config.units import Count, Duration, NotAFlag, PositiveDuration
 from fastgate.config.words import FileName, Secret, SecretValue, Section, Text, Token, Url, UrlWithQuery
 
 CLIENT_AUTH: Final = ("client_secret_basic", "client_secret_post", "none")
@@ -118,6 +118,7 @@ class Provider(Section):
     introspection_concurrency: Annotated[Count, Field(description="Questions under way at once.")] = 64
     introspection_inactive_rate: Annotated[
         float,
+        NotAFlag,
         Field(
             gt=0,
             le=1_000_000,

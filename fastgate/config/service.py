@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from fastgate.config.addresses import host_port, plain_host, url
 from fastgate.config.auth import Auth
-from fastgate.config.units import Count, PositiveDuration
+from fastgate.config.units import Count, NotAFlag, PositiveDuration
 from fastgate.config.words import FileName, Method, Name, Section, Token
 
 _PATH_TEXT: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,=:@/-]*")
@@ -100,9 +100,9 @@ class ServiceTarget(Section):
     """One address of a service."""
 
     target: Annotated[str, AfterValidator(_target), Field(description="`host:port` of the address.")]
-    weight: Annotated[int, Field(ge=1, le=65_535, description="Its share of the requests, relative to the others.")] = (
-        100
-    )
+    weight: Annotated[
+        int, NotAFlag, Field(ge=1, le=65_535, description="Its share of the requests, relative to the others.")
+    ] = 100
 
 
 class ServiceTls(Section):

@@ -79,6 +79,12 @@ def show_size(octets: int) -> str:
     return str(octets)
 
 
+def _not_a_flag(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic collects ValueErrors
+    return value
+
+
 def _schema(kind: str, pattern: str) -> WithJsonSchema:
     # `x-kind` is for the reference page; JSON Schema's own "duration" format is ISO 8601 and would mislead editors.
     return WithJsonSchema(
@@ -92,5 +98,7 @@ PositiveDuration = Annotated[float, BeforeValidator(positive_duration), _schema(
 """Seconds, more than 0."""
 Size = Annotated[int, BeforeValidator(size), _schema("size", SIZE_PATTERN)]
 """Octets, at least 1."""
-Count = Annotated[int, Field(ge=1, le=10_000_000)]
+NotAFlag: Final = BeforeValidator(_not_a_flag)
+"""For numbers: pydantic alone would take `true` for 1."""
+Count = Annotated[int, NotAFlag, Field(ge=1, le=10_000_000)]
 """How many of something."""

@@ -11,6 +11,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _SCOPES: Final = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")
+_WORDS: Final = re.compile(r"[^\s\x00-\x1f\x7f]+(?: [^\s\x00-\x1f\x7f]+)*")
 _TEXT: Final = re.compile(r"[^\x00-\x1f\x7f]+")
 _REALM: Final = re.compile(r"[ !#-\[\]-~]{1,256}")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e]*")
@@ -44,7 +45,7 @@ def _url_with_query(text: str) -> str:
 
 def _redirect(text: str) -> str:
     if not (text.startswith("/") and not text.startswith("//") and "\\" not in text and text.isprintable()):
-        url(text, query=True)
+        url(text.partition("#")[0], query=True)
     if not text.isascii() or " " in text:
         raise ValueError("must be an absolute URL or a path that starts with /, in ASCII, without spaces")
     return text
@@ -78,7 +79,9 @@ Scopes = Annotated[
     str,
     _matching(_SCOPES, "must be one or more words with one space between two; no quotes or backslashes"),
 ]
-"""Words that must all be there: one alternative of a requirement."""
+"""Scopes that must all be there (RFC 6749 section 3.3): one alternative of a requirement."""
+Words = Annotated[str, _matching(_WORDS, "must be one or more words with one space between two")]
+"""The same for claims whose words may hold any character."""
 Text = Annotated[str, _matching(_TEXT, "must be text on one line and not empty")]
 Realm = Annotated[str, _matching(_REALM, "must be printable ASCII without quotes and backslashes")]
 Url = Annotated[str, AfterValidator(_url_text)]

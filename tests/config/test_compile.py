@@ -240,6 +240,17 @@ def test_what_a_refusal_says_is_up_to_the_file(snapshot):
     assert b"error=" not in dict(route.denials[DenialReason.INACTIVE].fields)[b"WWW-Authenticate"]
 
 
+def test_words_of_roles_and_groups_may_be_in_any_language(snapshot):
+    """Only scopes are bound to the characters of RFC 6749; a redirect may lead into a single-page application."""
+    auth = "{roles_required: ['gesch\u00e4ftsf\u00fchrer \u7ba1\u7406'], unauthorized_redirect_uri: 'https://x/#/in'}"
+    [route] = snapshot(PROVIDER + SERVICE + f"        auth: {auth}\n").routes
+    assert route.access is not None
+    assert route.access.policy.requirements[0].alternatives == (
+        frozenset({"gesch\u00e4ftsf\u00fchrer", "\u7ba1\u7406"}),
+    )
+    assert dict(route.denials[DenialReason.INACTIVE].fields)[b"Location"] == b"https://x/#/in"
+
+
 def test_matches(snapshot):
     """Regular expressions in Kong's spelling, hosts and header names in lower case."""
     route = """\
