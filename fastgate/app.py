@@ -44,7 +44,7 @@ class App:
         self._access_log = AccessLog(settings.log_format, sys.__stdout__, self.stats)
         self._servers: list[asyncio.Server] = []
         self._admin: web.AppRunner | None = None
-        self._probe: asyncio.Task[None] | None = None
+        self._meeting: asyncio.Task[None] | None = None
         self._unseen: set[str] = set(self._snapshot.providers)
         """Identity providers that have not answered since the start."""
         self.addresses: list[tuple[str, int]] = []
@@ -85,7 +85,7 @@ class App:
             raise
         self.addresses = [server.sockets[0].getsockname()[:2] for server in self._servers]
         self._access_log.start()
-        self._probe = loop.create_task(self._meet_providers())
+        self._meeting = loop.create_task(self._meet_providers())
         log.info("serving", listen=_text(self.addresses), admin=_text([self.admin_address]), version=__version__)
 
     async def drain(self) -> int:
@@ -103,8 +103,8 @@ class App:
         """Close everything at once."""
         for server in self._servers:
             server.close()
-        if self._probe is not None:
-            self._probe.cancel()
+        if self._meeting is not None:
+            self._meeting.cancel()
         await self._server.shutdown(0.1)
         await self._upstreams.close()
         await self._tokens.close()
@@ -204,10 +204,10 @@ class App:
         self.admin_address = self._admin.addresses[0][:2]
 
     async def _meet_providers(self) -> None:
-        """Ask every provider once, until it answers: readiness says so, requests do not wait for it."""
+        """Make contact with every provider once: readiness says so, requests do not wait for it."""
         pause = 0.5
         while self._unseen:
-            problems = await self._tokens.probe()
+            problems = await self._tokens.meet()
             self._unseen &= {name for name, problem in problems.items() if problem is not None}
             if self._unseen:
                 await asyncio.sleep(pause)

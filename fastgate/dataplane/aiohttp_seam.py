@@ -102,13 +102,3 @@ def newest_message(protocol: RequestHandler) -> "tuple[RawRequestMessage | None,
 def reading_is_paused(protocol: RequestHandler) -> bool:
     """The body's buffer is full: not the client, but whoever reads the body is slow."""
     return protocol._reading_paused
-
-
-def has_queued(protocol: RequestHandler) -> bool:
-    """Another message waits for the one under way to be finished."""
-    return bool(protocol._messages)
-
-
-def is_idle(protocol: RequestHandler) -> bool:
-    """No request is queued or being answered."""
-    return not protocol._messages and not protocol._request_in_progress

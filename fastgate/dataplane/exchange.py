@@ -86,7 +86,7 @@ class Exchange(Turn):
         self._protocol = protocol
         self._plane = plane
         self._head = head
-        self._began = plane.loop.time()
+        self._began = plane.clock.monotonic()  # the loop's clock has milliseconds
         self._forward: Forward | None = None
         self._forwarded_at = 0.0
         self._upstream_seconds: float | None = None
@@ -188,7 +188,7 @@ class Exchange(Turn):
             self._pool, self._connection = pool, connection
             reused = connection.reused
             done = self._done = plane.loop.create_future()
-            self._forwarded_at = plane.loop.time()
+            self._forwarded_at = plane.clock.monotonic()
             connection.begin(self, request, head.method, has_body=has_body)
             if has_body:
                 self._upload = plane.loop.create_task(self._send_body(connection, framing))
@@ -260,7 +260,7 @@ class Exchange(Turn):
         if head is None or forward is None:
             return
         self._answer = answer
-        self._upstream_seconds = plane.loop.time() - self._forwarded_at
+        self._upstream_seconds = plane.clock.monotonic() - self._forwarded_at
         plane.stats.upstream_seconds.observe(self._upstream_seconds, forward.route.service.name)
         framing = answer.framing
         if framing.kind is BodyKind.CHUNKED or framing.kind is BodyKind.UNTIL_CLOSE:
@@ -493,7 +493,7 @@ class Exchange(Turn):
         plane.stats.requests.add(route, str(status))
         if plane.record is None:
             return
-        elapsed = plane.loop.time() - self._began
+        elapsed = plane.clock.monotonic() - self._began
         plane.record(
             Completion(
                 at=plane.clock.now() - elapsed,

@@ -40,7 +40,7 @@ def _refuse_hopeless(buffer: bytes | bytearray, limits: Limits) -> None:
     if buffer and buffer[0] <= 0x20:  # noqa: PLR2004 - white space or a TLS handshake, never a method
         raise HeadError(400, "not a request line")
     line_end = buffer.find(b"\r\n")
-    if line_end < 0 and len(buffer) > limits.request_line:
+    if (len(buffer) if line_end < 0 else line_end) > limits.request_line:
         raise HeadError(414, "request line too long")
     if len(buffer) > limits.header_section + limits.request_line:
         raise HeadError(431, "header section too large")

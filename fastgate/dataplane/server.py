@@ -19,7 +19,7 @@ from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from fastgate.dataplane import aiohttp_seam as seam
 from fastgate.dataplane.deadline import Deadline
 from fastgate.dataplane.exchange import BodyStalledError, Exchange
-from fastgate.dataplane.framing import ChunkedDecoder, FramingError
+from fastgate.dataplane.framing import ChunkedDecoder, FramingError, chunk, last_chunk
 from fastgate.dataplane.head import find_head_end, parse_request_head
 from fastgate.dataplane.plane import Dataplane
 from fastgate.errors import HeadError
@@ -134,7 +134,7 @@ class DownstreamProtocol(RequestHandler):
         if self._stage is _Stage.BODY:
             self._break_body(RequestPayloadError("the client ended its body early"))
             return True
-        if seam.is_idle(self):
+        if self._stage is _Stage.HEAD:
             return None
         if self.exchange is not None:
             self.exchange.client_half_closed()
@@ -142,7 +142,7 @@ class DownstreamProtocol(RequestHandler):
 
     def begin_drain(self) -> None:
         """Close now if nothing is under way; otherwise the answer that is due says `Connection: close`."""
-        if self._stage is _Stage.HEAD and not self._inbox and seam.is_idle(self) and self.transport is not None:
+        if self._stage is _Stage.HEAD and not self._inbox and self.transport is not None:
             self.transport.close()
 
     # --- octets in -------------------------------------------------------------------------------------------
@@ -208,12 +208,13 @@ class DownstreamProtocol(RequestHandler):
         inbox = self._inbox
         if self._chunks is not None:
             try:
-                _, rest = self._chunks.feed(inbox)
+                body, rest = self._chunks.feed(inbox)
             except FramingError as error:
                 self._break_body(RequestPayloadError(str(error)))
                 return
-            piece = inbox[: len(inbox) - len(rest)] if rest else inbox
             complete = self._chunks.complete
+            # aiohttp's parser gets the body without extensions and trailers, which it reads in its own way.
+            piece = (chunk(body) if body else b"") + (last_chunk() if complete else b"")
         else:
             piece, rest = inbox[: self._left], inbox[self._left :]
             self._left -= len(piece)
@@ -300,7 +301,7 @@ class DownstreamProtocol(RequestHandler):
                 self._inbox_paused = False
                 self.transport.resume_reading()
             self._take_in()
-            if not seam.has_queued(self) and (self.client_eof or self.plane.draining) and not self._inbox:
+            if self._stage is _Stage.HEAD and not self._inbox and (self.client_eof or self.plane.draining):
                 self.close()
         elif linger:
             await self._part()

@@ -260,6 +260,8 @@ class UpstreamConnection(asyncio.Protocol):
                 return
             self._buffer = b""
             try:
+                if end > MAX_HEAD:
+                    raise malformed("head too large")
                 answer = parse_answer_head(data[: end + 4], self._method)
             except ForwardError as error:
                 self._fail(error)

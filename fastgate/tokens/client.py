@@ -1,9 +1,11 @@
 """HTTP towards one identity provider: pooled, bounded, and every foreign error mapped at this door."""
 
+import asyncio
 import ssl
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import http_exceptions
@@ -66,6 +68,16 @@ class Client:
     async def post(self, url: str, headers: Mapping[str, str], form: bytes) -> Answer:
         """POST a form; `headers` say what it is and who we are. The answer has at most MAX_BODY octets."""
         return await self._send(_Question("POST", url, headers, form, MAX_BODY, SimpleNamespace()))
+
+    async def reach(self, url: str) -> None:
+        """Connect to the origin of `url` and leave again: somebody listens there, more is not proved."""
+        origin = urlsplit(url)
+        port = origin.port or (443 if origin.scheme == "https" else 80)
+        try:
+            _, writer = await asyncio.open_connection(origin.hostname, port)
+        except OSError as error:
+            raise IntrospectionError(Cannot.UNAVAILABLE, _why(error)) from None
+        writer.close()
 
     async def close(self) -> None:
         """Close every connection. A later question opens new ones."""

@@ -104,6 +104,27 @@ class Introspector:
             self._health.failed(error)
             raise error
 
+    async def meet(self) -> None:
+        """Make first contact: learn where to ask, or see that somebody listens there. Asks about no token.
+
+        Raises IntrospectionError.
+        """
+        with self._in_use():
+            try:
+                await self._contact()
+            except IntrospectionError as error:
+                self._health.failed(error)
+                raise
+
+    async def _contact(self) -> None:
+        try:
+            async with asyncio.timeout(self.provider.timeout):
+                endpoint = await self._endpoint()
+                if self.provider.introspection_endpoint is not None:
+                    await self._client.reach(endpoint)
+        except TimeoutError:
+            raise IntrospectionError(Cannot.TIMEOUT, f"no contact within {self.provider.timeout:g} s") from None
+
     async def close(self) -> None:
         """Close when the questions under way are answered; each has its deadline. A later one opens anew."""
         await self._idle.wait()

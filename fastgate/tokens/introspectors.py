@@ -48,8 +48,8 @@ class Introspectors:
         introspector = self._current.get(provider)
         return introspector is not None and introspector.out_of_reach
 
-    async def probe(self) -> dict[str, IntrospectionError | None]:
-        """Ask every provider about a token that nobody issued; what went wrong, by name."""
+    async def meet(self) -> dict[str, IntrospectionError | None]:
+        """Make first contact with every provider; what went wrong, by name."""
         introspectors = list(self._current.values())
         problems = await asyncio.gather(*(_problem(each) for each in introspectors))
         return {each.provider.name: found for each, found in zip(introspectors, problems, strict=True)}
@@ -75,7 +75,7 @@ class Introspectors:
 
 async def _problem(introspector: Introspector) -> IntrospectionError | None:
     try:
-        await introspector.probe()
+        await introspector.meet()
     except IntrospectionError as error:
         return error
     return None

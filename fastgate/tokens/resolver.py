@@ -148,9 +148,9 @@ class Tokens:
             self._known = {each.digest_key: each for each in providers.values()}
             self._memory.clear()
 
-    async def probe(self) -> dict[str, IntrospectionError | None]:
-        """Ask every identity provider about a token that nobody issued; what went wrong, by name."""
-        return await self._introspectors.probe()
+    async def meet(self) -> dict[str, IntrospectionError | None]:
+        """Make first contact with every identity provider; what went wrong, by name."""
+        return await self._introspectors.meet()
 
     def problems(self) -> dict[str, str]:
         """By name, the identity providers whose last question failed, and why, in our own words."""

@@ -39,7 +39,9 @@ async def test_many_pipelined_requests_are_bounded(client: RawClient, upstream: 
 
 async def test_nothing_after_connection_close_is_processed(client: RawClient, upstream: Upstream):
     """N58: the request behind `Connection: close` is not acted on."""
-    await client.send(b"GET /public/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /public/2 HTTP/1.1\r\nHost: a\r\n\r\n")
+    await client.send(
+        b"GET /public/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /public/2 HTTP/1.1\r\nHost: a\r\n\r\n"
+    )
     got = await client.answer()
     assert got.status == 200
     assert got.header("connection") == "close"
@@ -92,7 +94,7 @@ async def test_a_body_that_ends_early_is_never_complete_upstream(client: RawClie
     got = await upstream.head(0)
     client.half_close()
     assert (await client.answer()).status == 400
-    await got.connection.ended.wait()
+    await upstream.until(got.connection.ended.is_set)
     assert not got.complete.is_set()
     upstream.broken.clear()
     assert (await plane.line(0)).reason == "request_body"
@@ -104,7 +106,7 @@ async def test_a_broken_chunk_is_never_complete_upstream(client: RawClient, upst
     got = await upstream.head(0)
     await client.send(b"XYZ\r\n")
     assert (await client.answer()).status == 400
-    await got.connection.ended.wait()
+    await upstream.until(got.connection.ended.is_set)
     assert not got.complete.is_set()
     upstream.broken.clear()
 
@@ -124,7 +126,9 @@ async def test_a_broken_chunk_is_never_complete_upstream(client: RawClient, upst
         (b"GET / HTTP/1.1\r\nX: " + b"a" * 17_000 + b"\r\n\r\n", 431),
     ],
 )  # fmt: skip
-async def test_malformed_requests_are_refused_and_parted_from(client: RawClient, upstream: Upstream, raw: bytes, status: int):
+async def test_malformed_requests_are_refused_and_parted_from(
+    client: RawClient, upstream: Upstream, raw: bytes, status: int
+):
     """N36 to N59: the status arrives, then the connection ends; nothing reaches the upstream."""
     await client.send(raw + b"leftover" * 1000)
     got = await client.answer()
@@ -152,7 +156,10 @@ async def test_one_empty_line_before_a_request_is_tolerated(client: RawClient):
 
 async def test_octets_one_by_one(client: RawClient, upstream: Upstream):
     """N62: nothing depends on how TCP cuts the octets."""
-    raw = b"POST /api HTTP/1.1\r\nHost: a\r\nAuthorization: %b\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" % BEARER[1].encode()
+    raw = (
+        b"POST /api HTTP/1.1\r\nHost: a\r\nAuthorization: %b\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        % BEARER[1].encode()
+    )
     for octet in raw:
         await client.send(bytes([octet]))
         await asyncio.sleep(0)
@@ -177,14 +184,17 @@ async def test_a_stalled_body_is_408(upstream: Upstream):
         await client.send(b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n123")
         assert (await client.answer()).status == 408
         got = await upstream.head(0)
-        await got.connection.ended.wait()
+        await upstream.until(got.connection.ended.is_set)
         assert not got.complete.is_set()
         upstream.broken.clear()
 
 
 async def test_an_idle_connection_is_closed(upstream: Upstream):
     """C1: keep-alive has an end."""
-    async with Plane.before(upstream.port, limits=Limits(keepalive_timeout=0.2)) as plane, await plane.client() as client:
+    async with (
+        Plane.before(upstream.port, limits=Limits(keepalive_timeout=0.2)) as plane,
+        await plane.client() as client,
+    ):
         await client.send(GET)
         assert (await client.answer()).status == 200
         assert await client.rest() == b""
@@ -204,7 +214,7 @@ async def test_a_client_that_reads_nothing_is_cut(upstream: Upstream):
         await client.send(GET)
         line = await plane.line(0)
         assert line.outcome == "client_gone"
-        await upstream.connections[0].ended.wait()
+        await upstream.until(upstream.connections[0].ended.is_set)
         client.abort()
 
 

@@ -63,7 +63,8 @@ async def test_a_chunked_body_passes(client: RawClient, upstream: Upstream):
     """N53, N74: chunk extensions stay behind, the octets pass, trailers that may pass do."""
     await client.send(
         b"POST /api HTTP/1.1\r\nHost: a\r\nAuthorization: %b\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
-        b"5;ext=1\r\nhello\r\n1\r\n!\r\n0\r\nX-Sum: 1\r\nContent-Length: 9\r\nAuthorization: Bearer x\r\n\r\n" % BEARER[1].encode()
+        b"5;ext=1\r\nhello\r\n1\r\n!\r\n0\r\nX-Sum: 1\r\nContent-Length: 9\r\nAuthorization: Bearer x\r\n\r\n"
+        % BEARER[1].encode()
     )
     got = await client.answer()
     assert got.status == 200

@@ -22,7 +22,11 @@ def decode(wire: bytes, cuts: list[int] | None = None) -> tuple[bytes, bytes, Ch
     return body, rest, decoder
 
 
-@given(st.lists(st.binary(min_size=1, max_size=50), max_size=8), st.lists(st.integers(0, 500), max_size=10), st.binary(max_size=20))
+@given(
+    st.lists(st.binary(min_size=1, max_size=50), max_size=8),
+    st.lists(st.integers(0, 500), max_size=10),
+    st.binary(max_size=20),
+)
 def test_any_cut_gives_the_same_body(chunks, cuts, behind):
     """N53: what was chunked comes out whole, and what stands behind it is left alone."""
     wire = b"".join(map(chunk, chunks)) + last_chunk(b"X-A: b\r\n") + behind

@@ -45,7 +45,20 @@ def test_an_empty_query_is_a_query():
 
 @pytest.mark.parametrize(
     "host",
-    [None, b"Host:", b"Host: a b", b"Host: a/b", b"Host: u@a", b"Host: a,b", b"Host: a:x", b"Host: a:99999", b"Host: [::1", b"Host: a\\b", b"Host: a?b", b"Host: \xe4"],
+    [
+        None,
+        b"Host:",
+        b"Host: a b",
+        b"Host: a/b",
+        b"Host: u@a",
+        b"Host: a,b",
+        b"Host: a:x",
+        b"Host: a:99999",
+        b"Host: [::1",
+        b"Host: a\\b",
+        b"Host: a?b",
+        b"Host: \xe4",
+    ],
 )
 def test_a_bad_host_is_400(host):
     """N36: missing or invalid Host."""
@@ -99,7 +112,10 @@ def test_other_versions_are_505(version):
     assert status_of(request(b"GET / " + version)) == 505
 
 
-@pytest.mark.parametrize("target", [b"/a#b", b"/a\\b", b"/\xe4", b"a", b"a:80", b"*", b"?x", b"ftp://a/b", b"http://", b"http:///x", b"http://u@a/"])
+@pytest.mark.parametrize(
+    "target",
+    [b"/a#b", b"/a\\b", b"/\xe4", b"a", b"a:80", b"*", b"?x", b"ftp://a/b", b"http://", b"http:///x", b"http://u@a/"],
+)
 def test_targets_that_are_none_are_400(target):
     """N47, N48: no fragment, no backslash, no raw octets, no autocorrection."""
     assert status_of(request(b"GET " + target + b" HTTP/1.1")) == 400
@@ -199,10 +215,16 @@ def test_an_incomplete_head_is_waited_for():
 
 def test_upgrade_needs_connection_upgrade_on_1_1():
     """N86: the three conditions of an upgrade."""
-    assert parse(request(b"GET / HTTP/1.1", b"Upgrade: WebSocket", b"Connection: keep-alive, Upgrade")).upgrade == b"websocket"
+    assert (
+        parse(request(b"GET / HTTP/1.1", b"Upgrade: WebSocket", b"Connection: keep-alive, Upgrade")).upgrade
+        == b"websocket"
+    )
     assert parse(request(b"GET / HTTP/1.1", b"Upgrade: websocket")).upgrade is None
     assert parse(request(b"GET / HTTP/1.0", b"Upgrade: websocket", b"Connection: upgrade")).upgrade is None
-    assert parse(request(b"GET / HTTP/1.1", b"Upgrade: websocket", b"Connection: upgrade", b"Content-Length: 1")).upgrade is None
+    assert (
+        parse(request(b"GET / HTTP/1.1", b"Upgrade: websocket", b"Connection: upgrade", b"Content-Length: 1")).upgrade
+        is None
+    )
 
 
 def test_expect_is_ignored_in_http_1_0():

@@ -11,7 +11,7 @@ import trustme
 from fastgate.model import Target
 from tests.support.client import RawClient
 from tests.support.plane import BEARER, Plane, access, provider, route, service
-from tests.support.upstream import BODY, CLOSE, RESET, Upstream, answer, early, echo
+from tests.support.upstream import BODY, CLOSE, RESET, Upstream, answer, early, echo, silence
 from tests.support.wire import Broken
 
 OK = answer(200, b"ok")
@@ -55,16 +55,16 @@ async def test_a_blackhole_is_504():
 
 async def test_no_answer_in_time_is_504(upstream: Upstream):
     """N85, U4: the idle deadline of reads."""
-    upstream.will(asyncio.Event())
+    upstream.will(silence)
     async with Plane.before(upstream.port, read_timeout=0.2) as plane, await plane.client() as client:
         assert (await client.request("GET", "/api", BEARER)).status == 504
         assert (await plane.line(0)).reason == "head_timeout"
-        await upstream.connections[0].ended.wait()
+        await upstream.until(upstream.connections[0].ended.is_set)
 
 
 async def test_a_stalled_body_is_cut(upstream: Upstream):
     """N81, U4: the answer had begun: it is cut, never ended."""
-    upstream.will(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", asyncio.Event())
+    upstream.will(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", silence)
     async with Plane.before(upstream.port, read_timeout=0.2) as plane, await plane.client() as client:
         with pytest.raises((Broken, ConnectionError)):
             await client.request("GET", "/api", BEARER)
@@ -108,7 +108,7 @@ async def test_a_malformed_answer_is_502(client: RawClient, upstream: Upstream, 
     upstream.will(head)
     got = await client.request("GET", "/api", BEARER)
     assert got.status == 502
-    await upstream.connections[0].ended.wait()
+    await upstream.until(upstream.connections[0].ended.is_set)
     got = await client.request("GET", "/api/next", BEARER)
     assert got.status == 200
     assert len(upstream.connections) == 2
@@ -141,7 +141,9 @@ async def test_an_end_within_the_head_is_502(client: RawClient, upstream: Upstre
     ],
 )
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
-async def test_a_truncated_body_is_visibly_cut(client: RawClient, upstream: Upstream, plane: Plane, begun, end, version):
+async def test_a_truncated_body_is_visibly_cut(
+    client: RawClient, upstream: Upstream, plane: Plane, begun, end, version
+):
     """N81, U2: the client can never take what it got for the whole answer."""
     upstream.will(begun, end)
     await client.send(b"GET /public HTTP/%b\r\nHost: a\r\n\r\n" % version)
@@ -164,7 +166,7 @@ async def test_a_broken_chunk_is_visibly_cut(client: RawClient, upstream: Upstre
     upstream.will(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n" + bad)
     with pytest.raises((Broken, ConnectionError)):
         await client.request("GET", "/api", BEARER)
-    await upstream.connections[0].ended.wait()
+    await upstream.until(upstream.connections[0].ended.is_set)
 
 
 @pytest.mark.parametrize("extra", [b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"])
@@ -181,7 +183,7 @@ async def test_octets_while_resting_poison_nobody(client: RawClient, upstream: U
     """N82: an answer nobody asked for closes the connection."""
     assert (await client.request("GET", "/api", BEARER)).status == 200
     await upstream.connections[0].send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
-    await upstream.connections[0].ended.wait()
+    await upstream.until(upstream.connections[0].ended.is_set)
     got = await client.request("GET", "/api", BEARER)
     assert b"poison" not in got.body
 
@@ -239,7 +241,7 @@ async def test_an_early_answer_while_uploading(client: RawClient, upstream: Upst
     got = await client.answer()
     assert (got.status, got.body) == (413, b"too large")
     assert got.header("connection") == "close"
-    await upstream.connections[0].ended.wait()
+    await upstream.until(upstream.connections[0].ended.is_set)
     upstream.broken.clear()
 
 

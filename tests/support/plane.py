@@ -93,7 +93,9 @@ def pattern(path: str, to: Service, needs: Access | None, **changes: Any) -> Rou
     return replace(route(path, to, needs, **changes), match=Match(patterns=(re.compile(path),)))
 
 
-def snapshot(routes: tuple[Route, ...], *, limits: Limits | None = None, forwarding: Forwarding | None = None) -> Snapshot:
+def snapshot(
+    routes: tuple[Route, ...], *, limits: Limits | None = None, forwarding: Forwarding | None = None
+) -> Snapshot:
     """Compile routes as the configuration would."""
     providers = {each.access.provider.name: each.access.provider for each in routes if each.access}
     services = {each.service.name: each.service for each in routes}
@@ -115,7 +117,9 @@ def snapshot(routes: tuple[Route, ...], *, limits: Limits | None = None, forward
 class Plane:
     """The data plane under test: `async with` starts and stops it."""
 
-    def __init__(self, *routes: Route, limits: Limits | None = None, forwarding: Forwarding | None = None, tls: Any = None) -> None:
+    def __init__(
+        self, *routes: Route, limits: Limits | None = None, forwarding: Forwarding | None = None, tls: Any = None
+    ) -> None:
         self.snapshot = snapshot(routes, limits=limits, forwarding=forwarding)
         self.tls = tls
         self.stats = Stats()

@@ -225,6 +225,11 @@ async def echo(conversation: Conversation) -> None:
     await conversation.send(answer(200, body, ("Content-Type", "application/json"), method=got.method))
 
 
+async def silence(conversation: Conversation) -> None:
+    """Say nothing more until the gateway ends the connection."""
+    await conversation.reader.read()
+
+
 def answer(status: int, body: bytes = b"", *fields: tuple[str, str], method: str = "GET") -> bytes:
     """Build a well-formed answer with Content-Length (none for 1xx and 204); a HEAD gets the head only."""
     lines = [f"HTTP/1.1 {status} Said so", *(f"{name}: {value}" for name, value in fields)]

@@ -697,18 +697,23 @@ async def test_very_many_reloads(idp, world):
 # --- status and stopping ----------------------------------------------------------------------------------------
 
 
-async def test_the_probe_asks_every_server(world):
-    """T20, N17: which of them are not ready, by name, and why."""
-    async with Idp() as good, Idp() as bad:
-        bad.credentials = ("gateway", "another")
-        one = provider_at(good, name="good")
-        two = provider_at(bad, name="bad", digest_key=b"2" * 64)
-        tokens = world.of(one, two)
-        assert {name: problem and problem.kind for name, problem in (await tokens.probe()).items()} == {
-            "good": None,
-            "bad": Cannot.REJECTED,
+async def test_first_contact_asks_about_no_token(world):
+    """T20: who is not there yet, by name, and why; nobody's count of introspections moves."""
+    async with Idp() as there, Idp() as discovered, Idp() as gone:
+        one = provider_at(there, name="there")
+        two = provider_at(
+            discovered, name="discovered", digest_key=b"2" * 64, introspection_endpoint=None, issuer=discovered.issuer
+        )
+        three = provider_at(gone, name="gone", digest_key=b"3" * 64)
+        await gone.stop()
+        tokens = world.of(one, two, three)
+        assert {name: problem and problem.kind for name, problem in (await tokens.meet()).items()} == {
+            "there": None,
+            "discovered": None,
+            "gone": Cannot.UNAVAILABLE,
         }
-        assert list(tokens.problems()) == ["bad"]
+        assert list(tokens.problems()) == ["gone"]
+        assert there.questions == discovered.questions == []
         await tokens.close()
 
 
