@@ -149,24 +149,24 @@ def test_the_json_schema(command):
 
 
 class TestConnect:
-    async def test_everything_can_be_reached(self, process, tmp_path, idp, upstream_port):
+    async def test_everything_can_be_reached(self, thread, tmp_path, idp, upstream_port):
         """Discovery, our credentials and every target: one line each, status 0."""
         idp.credentials = ("gate", SECRET)
         file = tmp_path / "fastgate.yaml"
         file.write_text(two_targets(upstream_port, upstream_port))
-        ended = await process("check", "-c", file, "--connect", **ENVIRON | {"ISSUER": idp.issuer})
+        ended = await thread("check", "-c", file, "--connect", **ENVIRON | {"ISSUER": idp.issuer})
         assert ended.status == 0, ended
         lines = ended.out.splitlines()[1:]
         assert [line.split()[0] for line in lines] == ["ok", "ok", "ok"]
         assert len(idp.questions) == 1
         assert SECRET not in ended.out + ended.err
 
-    async def test_everything_that_cannot_is_told_with_what_to_do(self, process, tmp_path, idp, upstream_port):
+    async def test_everything_that_cannot_is_told_with_what_to_do(self, thread, tmp_path, idp, upstream_port):
         """T39: refused credentials and a closed port: each on its line, the rest tried all the same, status 1."""
         idp.credentials = ("gate", "another secret")
         file = tmp_path / "fastgate.yaml"
         file.write_text(two_targets(upstream_port, free_port()))
-        ended = await process("check", "-c", file, "--connect", **ENVIRON | {"ISSUER": idp.issuer})
+        ended = await thread("check", "-c", file, "--connect", **ENVIRON | {"ISSUER": idp.issuer})
         assert ended.status == 1, ended
         identity, good, closed = ended.out.splitlines()[1:]
         assert identity.startswith("FAILED  identity provider idp")
@@ -176,7 +176,7 @@ class TestConnect:
         assert "cannot connect: connection refused; is it running" in closed
         assert SECRET not in ended.out + ended.err
 
-    async def test_a_service_whose_certificate_nobody_trusts(self, process, tmp_path, idp):
+    async def test_a_service_whose_certificate_nobody_trusts(self, thread, tmp_path, idp):
         """T21: TLS to services is verified by `check --connect` as it is by the gateway."""
         ca = trustme.CA()
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -194,7 +194,7 @@ services:
             )
             file = tmp_path / "fastgate.yaml"
             file.write_text(text)
-            ended = await process("check", "-c", file, "--connect", **ENVIRON | {"ISSUER": idp.issuer})
+            ended = await thread("check", "-c", file, "--connect", **ENVIRON | {"ISSUER": idp.issuer})
             assert ended.status == 1, ended
             _, distrusted, trusted, plain = ended.out.splitlines()[1:]
             assert "its certificate is refused" in distrusted

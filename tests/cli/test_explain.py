@@ -13,14 +13,14 @@ FUTURE = 4_000_000_000
 
 
 @pytest.fixture
-def explained(process, tmp_path, idp):
+def explained(thread, tmp_path, idp):
     """Explain a request to a file with these routes; the token, when there is one, is piped in."""
 
     async def explain(*arguments: object, routes: str = LOCKED, token: str | None = TOKEN):
         file = tmp_path / "fastgate.yaml"
         file.write_text(FILE + routes)
         stdin = b"" if token is None else token.encode() + b"\n"
-        ended = await process("explain", "-c", file, *arguments, stdin=stdin, **ENVIRON | {"ISSUER": idp.issuer})
+        ended = await thread("explain", "-c", file, *arguments, stdin=stdin, **ENVIRON | {"ISSUER": idp.issuer})
         assert TOKEN not in ended.out + ended.err
         assert SECRET not in ended.out + ended.err
         return ended
@@ -75,6 +75,17 @@ async def test_a_request_that_would_be_forwarded(explained, idp):
     assert told["status"] == "ok forwarded to api http://127.0.0.1:9/base/: whatever the service answers"
     assert '"sub": "alex"' in ended.out
     assert len(idp.questions) == 1
+
+
+async def test_a_token_on_the_standard_input_of_a_process(process, tmp_path, idp):
+    """The token is read from a pipe, to its end."""
+    idp.tokens[TOKEN] = {"scope": "c", "aud": "api"}
+    file = tmp_path / "fastgate.yaml"
+    file.write_text(FILE + LOCKED)
+    environ = ENVIRON | {"ISSUER": idp.issuer}
+    ended = await process("explain", "-c", file, "GET", "/locked", stdin=TOKEN.encode() + b"\n", **environ)
+    assert (ended.status, ended.err) == (0, "")
+    assert steps(ended.out)["status"].startswith("ok forwarded")
 
 
 async def test_a_token_that_lacks_a_scope_and_is_expired(explained, idp):

@@ -82,24 +82,25 @@ class TestRevoke:
             yield running
 
     @pytest.mark.parametrize("what", [[], ["--sub", "alex"], ["--client-id", "app"], ["--sid", "s1"], ["--all"]])
-    async def test_what_is_revoked_is_refused_from_then_on(self, process, gateway, idp, what):
+    async def test_what_is_revoked_is_refused_from_then_on(self, process, thread, gateway, idp, what):
         """T24: by token (on standard input), subject, client, session, or all."""
         idp.tokens[TOKEN] = {"sub": "alex", "client_id": "app", "sid": "s1"}
         assert (await gateway.get("/", token=TOKEN)).status == 200
         admin = f"http://127.0.0.1:{gateway.admin_port}"
-        ended = await process("revoke", *what, "--admin", admin, stdin=b"" if what else TOKEN.encode())
+        start = thread if what else process
+        ended = await start("revoke", *what, "--admin", admin, stdin=b"" if what else TOKEN.encode())
         assert (ended.status, ended.out) == (0, "revoked 1\n"), ended
         assert (await gateway.get("/", token=TOKEN)).status == 401
         assert TOKEN not in ended.out + ended.err
 
-    async def test_a_proxy_in_the_environment_never_sees_the_token(self, process, gateway):
+    async def test_a_proxy_in_the_environment_never_sees_the_token(self, thread, gateway):
         """The token goes to the admin listener and nowhere else."""
         environ = {"http_proxy": f"http://127.0.0.1:{free_port()}"}
         admin = f"http://127.0.0.1:{gateway.admin_port}"
-        ended = await process("revoke", "--admin", admin, stdin=TOKEN.encode(), **environ)
+        ended = await thread("revoke", "--admin", admin, stdin=TOKEN.encode(), **environ)
         assert ended.status == 0, ended
 
-    async def test_the_admin_token(self, process, idp, upstream_port, tmp_path):
+    async def test_the_admin_token(self, thread, idp, upstream_port, tmp_path):
         """T13: without it the listener refuses and the command says which option is missing."""
         config = {
             "identity_providers": {"idp": {"issuer": idp.issuer, "client_id": "gate", "client_secret": SECRET}},
@@ -110,23 +111,23 @@ class TestRevoke:
         (tmp_path / "admin").write_text("adm1n\n")
         async with gateway:
             admin = ["--admin", f"http://127.0.0.1:{gateway.admin_port}"]
-            refused = await process("revoke", "--all", *admin)
+            refused = await thread("revoke", "--all", *admin)
             assert refused.status == 1
             assert refused.err == "fastgate: the admin listener wants its token; give --admin-token-file\n"
-            ended = await process("revoke", "--all", *admin, "--admin-token-file", tmp_path / "admin")
+            ended = await thread("revoke", "--all", *admin, "--admin-token-file", tmp_path / "admin")
             assert ended.status == 0, ended
 
-    async def test_nobody_answers(self, process):
+    async def test_nobody_answers(self, thread):
         """One sentence, status 1."""
         port = free_port()
-        ended = await process("revoke", "--all", "--admin", f"http://127.0.0.1:{port}")
+        ended = await thread("revoke", "--all", "--admin", f"http://127.0.0.1:{port}")
         assert ended.status == 1
         sentence = (
             f"cannot reach the admin listener at http://127.0.0.1:{port}: Connection refused; is the gateway running?"
         )
         assert ended.err == f"fastgate: {sentence}\n"
 
-    async def test_something_else_answers(self, process):
+    async def test_something_else_answers(self, thread):
         """What is no fastgate is told apart; its text is not repeated; redirects are not followed."""
         for body, said in (
             (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "is not the admin listener of fastgate"),
@@ -136,15 +137,15 @@ class TestRevoke:
         ):
             async with Upstream() as other:
                 other.will(body)
-                ended = await process("revoke", "--admin", other.url, stdin=TOKEN.encode())
+                ended = await thread("revoke", "--admin", other.url, stdin=TOKEN.encode())
             assert ended.status == 1
             assert said in ended.err
             assert TOKEN not in ended.err
 
-    async def test_the_admin_ca_file(self, process, tmp_path):
+    async def test_the_admin_ca_file(self, thread, tmp_path):
         """A file without certificates is one sentence."""
         (tmp_path / "ca.pem").write_text("none")
-        ended = await process("revoke", "--all", "--admin-ca-file", tmp_path / "ca.pem")
+        ended = await thread("revoke", "--all", "--admin-ca-file", tmp_path / "ca.pem")
         assert (ended.status, ended.err) == (
             1,
             "fastgate: the file given with --admin-ca-file holds no usable certificates\n",
