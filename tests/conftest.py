@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+pytest.register_assert_rewrite("tests.support")
 
 from tests.support.cache import Missing  # noqa: E402 - the path is set just above
 from tests.support.corpus import Corpus  # noqa: E402

@@ -1,6 +1,6 @@
 """Autobahn's WebSocket cases (PyPI kosoku): the verdicts through the gateway are those without it.
 
-The whole suite takes minutes because of the compression cases; by default groups 1-10 run whole and of each
+The whole suite takes minutes because of the compression cases; by default groups 1 to 10 run whole and of each
 compression group (12.*, 13.*) the first two cases. FASTGATE_WEBSOCKET=all runs every case.
 """
 
@@ -13,7 +13,8 @@ from kosoku import FailureError, run_fuzzingclient
 from tests.support.gateway import Gateway
 
 EVERYTHING = os.environ.get("FASTGATE_WEBSOCKET") == "all"
-CASES = None if EVERYTHING else [*(f"{group}.*" for group in range(1, 11)), "12.*.1", "12.*.2", "13.*.1", "13.*.2"]
+GROUPS = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*", "12.*.1", "12.*.2", "13.*.1", "13.*.2")
+CASES = None if EVERYTHING else GROUPS
 
 
 async def echo(request: web.Request) -> web.WebSocketResponse:

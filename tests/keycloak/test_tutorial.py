@@ -14,6 +14,7 @@ async def test_tutorial(keycloak, httpbin):
     before = await keycloak.introspections()
     async with Gateway(configuration(keycloak, httpbin, SECRET, "invoices:read", timeout="5s")) as gateway:
         tutorial = Tutorial(gateway, keycloak, scope="invoices:read", other_scope="invoices:write")
+        await gateway.ready()
         await tutorial.without_a_token()
         await tutorial.with_garbage()
         await tutorial.with_basic_credentials()

@@ -46,7 +46,8 @@ class Case:
         """The octets, with a Host where an HTTP/1.1 request has none: its absence would hide the case's point."""
         if re.search(rb"(?i)[\r\n]host[ \t]*:", self.data):
             return self.data
-        return re.sub(rb" HTTP/1\.1\r\n", lambda line: line[0] + HOST, self.data, count=max(1, len(self.expected)))
+        where = rb" HTTP/1\.1\r\n" if len(self.expected) > 1 else rb"\A[^\r\n]* HTTP/1\.1\r\n"
+        return re.sub(where, lambda line: line[0] + HOST, self.data)
 
 
 class _Settings:
@@ -115,5 +116,7 @@ class Corpus:
         names = _evaluate(file.with_suffix(".py"))
         request = names["request"]
         requests = request if isinstance(request, list) else [request]
-        expected = tuple(Expected(one["method"], one["uri"], one["body"]) for one in requests if isinstance(one, dict))
+        expected = tuple(
+            Expected(one["method"], one["uri"], one["body"] or b"") for one in requests if isinstance(one, dict)
+        )
         return Case(file.stem, _octets(file), expected, names["cfg"].values)

@@ -98,6 +98,18 @@ class Gateway:
         answer = await self.admin("GET", "/readyz")
         return answer.status, json.loads(answer.body)
 
+    async def ready(self) -> Self:
+        """Wait until GET /readyz says 200: the identity providers have answered the gateway's own first questions."""
+        process = self.process
+        assert process is not None
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 60
+        while (said := await self.readiness())[0] != 200:
+            if loop.time() > deadline:
+                raise TimeoutError(f"not ready after 60 s: {said}\n{process.tail()}")
+            await asyncio.sleep(0.05)
+        return self
+
     async def revoke(self, **what: Any) -> int:
         """Revoke through the admin API (token, sub, sid, client_id or all=True); returns how many."""
         answer = await self.admin("POST", "/tokens/revoke", what)
