@@ -91,7 +91,7 @@ format: $(VENV)/.test
 	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
 
 docs: $(VENV)/.test
-	@$(PY) -m fastgate.config.reference > docs/configuration.md.new && mv docs/configuration.md.new docs/configuration.md
+	@$(PY) -m fastgate.config.reference > deploy/configuration.md.new && mv deploy/configuration.md.new deploy/configuration.md
 
 clean:
 	@rm -rf $(VENV) $(VENV)-other build dist ./*.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

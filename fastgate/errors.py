@@ -23,7 +23,7 @@ class Problem:
     """Dotted key path such as `services[0].routes[1].paths[0]`; empty for the file as a whole."""
     message: str
     line: int | None = None
-    """Counted from 1; None when the key is absent."""
+    """Counted from 1; of the mapping when a key is missing from it; None when the file has no lines to name."""
 
 
 class ConfigError(FastgateError):

@@ -1,7 +1,7 @@
 """The one decision: what becomes of a request, from its head and what is remembered.
 
 Rule: `admit` is synchronous, total and quick: no await, no log, no try, nothing made that is not the answer.
-The numbers are the steps of a request's way (ARCHITECTURE in docs/).
+The numbers are the steps of a request's way (see ARCHITECTURE.md).
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """The JSON Schema for editors and the reference page, both generated from the typed schema.
 
-`python -m fastgate.config.reference > docs/configuration.md` writes the page anew.
+`python -m fastgate.config.reference > deploy/configuration.md` writes the page anew.
 """
 
 import json
@@ -23,7 +23,7 @@ _WORDS: Final = {
 _INTRO: Final = """\
 # Configuration
 
-Generated from the typed schema by `python -m fastgate.config.reference > docs/configuration.md`; do not edit.
+Generated from the typed schema by `python -m fastgate.config.reference > deploy/configuration.md`; do not edit.
 
 Durations are `500ms`, `5s`, `1m`, `1h` or a number of seconds. Sizes are `64KiB`, `10MiB` or a number of bytes.
 In every text value `${NAME}` and `${NAME:-default}` read the environment, `${file:/run/secrets/x}` reads a file

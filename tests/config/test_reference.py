@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_page_of_all_settings_is_what_the_schema_says_today():
-    """A changed schema needs `python -m fastgate.config.reference > docs/configuration.md`."""
-    assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == reference_markdown()
+    """A changed schema needs `python -m fastgate.config.reference > deploy/configuration.md`."""
+    assert (ROOT / "deploy" / "configuration.md").read_text(encoding="utf-8") == reference_markdown()
 
 
 def test_every_key_of_the_schema_says_what_it_means():
