@@ -87,9 +87,22 @@ def test_http_1_0_needs_no_host():
 @pytest.mark.parametrize(
     "field",
     [
-        b"X : a", b" X: a", b"X: a\r\n b", b"X: a\rb", b"X: a\x00b", b"X: a\x01b", b"X: a\x7fb", b"X: a\nY: b", b"X", b": a", b"X\xe4: a", b"X(y): a", b"X\t: a", b'X"y: a',
+        b"X : a",
+        b" X: a",
+        b"X: a\r\n b",
+        b"X: a\rb",
+        b"X: a\x00b",
+        b"X: a\x01b",
+        b"X: a\x7fb",
+        b"X: a\nY: b",
+        b"X",
+        b": a",
+        b"X\xe4: a",
+        b"X(y): a",
+        b"X\t: a",
+        b'X"y: a',
     ],
-)  # fmt: skip
+)
 def test_malformed_fields_are_400(field):
     """N37 to N43: nothing lenient about field lines."""
     assert status_of(request(b"GET / HTTP/1.1", field)) == 400
@@ -98,9 +111,19 @@ def test_malformed_fields_are_400(field):
 @pytest.mark.parametrize(
     "line",
     [
-        b"GET  / HTTP/1.1", b"GET /  HTTP/1.1", b"GET\t/ HTTP/1.1", b"GET / HTTP/1.1 ", b" GET / HTTP/1.1", b"GET /", b"/ HTTP/1.1", b"G(T / HTTP/1.1", b"GET / http/1.1", b"GET / HTTP/1,1", b"GET / HTTP/11",
+        b"GET  / HTTP/1.1",
+        b"GET /  HTTP/1.1",
+        b"GET\t/ HTTP/1.1",
+        b"GET / HTTP/1.1 ",
+        b" GET / HTTP/1.1",
+        b"GET /",
+        b"/ HTTP/1.1",
+        b"G(T / HTTP/1.1",
+        b"GET / http/1.1",
+        b"GET / HTTP/1,1",
+        b"GET / HTTP/11",
     ],
-)  # fmt: skip
+)
 def test_malformed_request_lines_are_400(line):
     """N44: a method token, two spaces, a version in capitals."""
     assert status_of(request(line)) == 400
@@ -198,8 +221,14 @@ def test_limits_have_their_statuses():
 
 @pytest.mark.parametrize(
     ("begun", "status"),
-    [(b"GET / HTTP/1.1\nHost: a\n\n", 400), (b"\x16\x03\x01\x02", 400), (b" GET", 400), (b"GET /" + b"a" * 9000, 414), (b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 5000, 431)],
-)  # fmt: skip
+    [
+        (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+        (b"\x16\x03\x01\x02", 400),
+        (b" GET", 400),
+        (b"GET /" + b"a" * 9000, 414),
+        (b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 5000, 431),
+    ],
+)
 def test_a_hopeless_beginning_is_refused_at_once(begun, status):
     """N42, N45: it is not waited for what cannot come."""
     with pytest.raises(HeadError) as caught:
@@ -234,8 +263,29 @@ def test_expect_is_ignored_in_http_1_0():
 
 
 PIECES = st.sampled_from(
-    [b"GET", b" ", b"/", b"a", b"HTTP/1.1", b"\r\n", b"Host: a", b"\n", b"\r", b":", b"Content-Length", b"1", b"Transfer-Encoding: chunked", b"\x00", b"\xff", b"X-A: b", b"Connection: close", b"?", b"%2f", b"\t"]
-)  # fmt: skip
+    [
+        b"GET",
+        b" ",
+        b"/",
+        b"a",
+        b"HTTP/1.1",
+        b"\r\n",
+        b"Host: a",
+        b"\n",
+        b"\r",
+        b":",
+        b"Content-Length",
+        b"1",
+        b"Transfer-Encoding: chunked",
+        b"\x00",
+        b"\xff",
+        b"X-A: b",
+        b"Connection: close",
+        b"?",
+        b"%2f",
+        b"\t",
+    ]
+)
 
 
 @given(st.lists(PIECES, max_size=14).map(b"".join))

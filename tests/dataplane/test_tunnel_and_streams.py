@@ -114,7 +114,8 @@ async def test_websocket_without_its_fields(client: RawClient, upstream: Upstrea
 async def test_h2c_is_stripped(client: RawClient, upstream: Upstream):
     """N87: an upgrade to h2c is not passed on; the request is an ordinary one."""
     await client.send(
-        b"GET /public HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+        b"GET /public HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
     )
     got = await client.answer()
     assert got.status == 200
@@ -162,7 +163,8 @@ async def test_an_event_stream_ends_with_its_token(upstream: Upstream):
 
     async def events(conversation):
         await conversation.send(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n"
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"9\r\ndata: 1\n\n\r\n"
         )
         await conversation.reader.read()
 

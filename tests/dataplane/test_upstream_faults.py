@@ -44,7 +44,7 @@ async def test_a_blackhole_is_504():
         fillers = []
         for _ in range(3):
             filler = socket.socket()
-            filler.setblocking(False)
+            filler.settimeout(0)
             filler.connect_ex(("127.0.0.1", port))
             fillers.append(filler)
         async with Plane.before(port, connect_timeout=0.3) as plane, await plane.client() as client:
@@ -102,7 +102,7 @@ async def test_a_stalled_body_is_cut(upstream: Upstream):
         b"HTTP/1.1 100 Continue\r\n\r\n" * 50 + OK,
     ],
     ids=lambda head: head[:60].decode("latin-1").encode("unicode_escape").decode(),
-)  # fmt: skip
+)
 async def test_a_malformed_answer_is_502(client: RawClient, upstream: Upstream, plane: Plane, head: bytes):
     """N80, U7: 502, the upstream connection is closed and nothing of the answer reaches anybody."""
     upstream.will(head)

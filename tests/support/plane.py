@@ -171,7 +171,7 @@ class Plane:
         """Wait until a condition about this gateway holds; fails after a generous time."""
         try:
             async with asyncio.timeout(20):
-                while not condition():
+                while not condition():  # noqa: ASYNC110 - it asks about anything, so nothing can wake it
                     await asyncio.sleep(0.01)
         except TimeoutError:
             raise AssertionError(f"waited for {what}: {self.upstreams.current!r} {self.lines[-3:]}") from None
