@@ -1,6 +1,7 @@
 """The composition root of one worker: the only module that constructs the others."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -45,6 +46,8 @@ class App:
         self._servers: list[asyncio.Server] = []
         self._admin: web.AppRunner | None = None
         self._meeting: asyncio.Task[None] | None = None
+        self._reloading = asyncio.Lock()
+        """Two reloads at once could end with the older configuration in force."""
         self._unseen: set[str] = set(self._snapshot.providers)
         """Identity providers that have not answered since the start."""
         self.addresses: list[tuple[str, int]] = []
@@ -162,6 +165,10 @@ class App:
 
     async def reload(self) -> dict[str, Any]:
         """Put the configuration as it is now in force, whole or not at all. Raises ConfigError."""
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> dict[str, Any]:
         try:
             snapshot = await asyncio.to_thread(self._load)
         except Exception:
@@ -194,7 +201,9 @@ class App:
             raise _cannot_listen(address, error) from error
 
     async def _start_admin(self, address: Address) -> None:
-        self._admin = web.AppRunner(admin_application(self), access_log=None, handle_signals=False)
+        self._admin = web.AppRunner(
+            admin_application(self), access_log=None, handle_signals=False, shutdown_timeout=1.0
+        )
         await self._admin.setup()
         site = web.TCPSite(self._admin, address.host, address.port, ssl_context=address.tls)
         try:
@@ -233,7 +242,8 @@ def _admin_at(snapshot: Snapshot) -> tuple[str, int] | None:
 
 
 def _cannot_listen(address: Address, error: OSError) -> StartError:
-    reason = error.strerror or str(error)
+    # asyncio wraps the reason in a sentence of its own; the number is what the kernel said.
+    reason = os.strerror(error.errno) if error.errno else str(error)
     return StartError(
         f"cannot listen on {address.host}:{address.port}: {reason}; stop what holds the port or change the address"
     )
