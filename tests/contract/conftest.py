@@ -1,0 +1,25 @@
+"""The lane under contract, and what stands around the gateway."""
+
+import pytest
+import uvloop
+
+from tests.contract.parts import READER, Lane
+from tests.support.idp import Idp
+
+
+def pytest_asyncio_loop_factories(config, item):
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(params=["general"])
+def lane(request):
+    """Give the maker of gateways: `async with lane(config(idp, upstream)) as gateway`."""
+    return Lane(request.param)
+
+
+@pytest.fixture
+async def idp():
+    """Give an identity provider that knows one active token, `good`."""
+    async with Idp() as started:
+        started.tokens["good"] = dict(READER)
+        yield started
