@@ -191,7 +191,8 @@ class Exchange(Turn):
             self._forwarded_at = plane.clock.monotonic()
             connection.begin(self, request, head.method, has_body=has_body)
             if has_body:
-                self._upload = plane.loop.create_task(self._send_body(connection, framing))
+                protected = forward.forwarding.protected
+                self._upload = plane.loop.create_task(self._send_body(connection, framing, protected))
             error = await done
             if error is None:
                 return
@@ -223,7 +224,7 @@ class Exchange(Turn):
             self._form = forwarding.hide_form_token(self._form)
         return Framing(BodyKind.LENGTH, len(self._form))
 
-    async def _send_body(self, connection: UpstreamConnection, framing: Framing) -> None:
+    async def _send_body(self, connection: UpstreamConnection, framing: Framing, protected: frozenset[bytes]) -> None:
         """Relay the request's body as it arrives, no faster than the upstream takes it."""
         try:
             if self._form is not None:
@@ -237,7 +238,7 @@ class Exchange(Turn):
                         self._room = self._plane.loop.create_future()
                         await self._room
                 if chunked:
-                    connection.write(last_chunk(forwarding.trailers(self._protocol.trailers)))
+                    connection.write(last_chunk(forwarding.trailers(self._protocol.trailers, protected)))
             connection.finish_request()
         except (RequestPayloadError, ConnectionError) as error:
             # Never let a body that ended early look complete to the upstream (N55).

@@ -24,7 +24,12 @@ class Upstreams:
 
     def of(self, service: Service) -> Upstream:
         """The upstream of a service of any snapshot whose requests may still be under way."""
-        return self._by_service[service]
+        upstream = self._by_service.get(service)
+        if upstream is None:
+            # A request that waited, for its token say, through more than one reload: its route still leads there.
+            upstream = self._by_service[service] = Upstream(self._loop, service, self._stats)
+            upstream.take_no_rest()
+        return upstream
 
     @property
     def current(self) -> tuple[Upstream, ...]:

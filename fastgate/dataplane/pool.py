@@ -166,6 +166,11 @@ class Upstream:
         """Stop watching and close what rests."""
         for pool in self._pools:
             await pool.health.stop()
+        self.take_no_rest()
+
+    def take_no_rest(self) -> None:
+        """Close every connection that rests, and from now on each when its exchange ends."""
+        for pool in self._pools:
             pool.retire()
 
     def abort(self) -> None:
