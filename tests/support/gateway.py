@@ -40,6 +40,8 @@ class Gateway:
         self.file = self.folder / "fastgate.yaml"
         self.env = {"PYTHONPATH": str(ROOT), **(env or {})}
         self.process: Process | None = None
+        self.last: Process | None = None
+        """The process of the latest start, running or not."""
 
     def write(self, config: Mapping[str, Any] | None = None) -> None:
         """Write the file; with `config`, changed top-level keys for a reload."""
@@ -49,7 +51,7 @@ class Gateway:
     async def start(self) -> Self:
         """Start and wait until clients are served (ready or not: the identity provider may be down)."""
         self.write()
-        process = self.process = Process(
+        process = self.process = self.last = Process(
             "gateway", [sys.executable, "-m", "fastgate", "run", "-c", str(self.file)], cwd=self.folder, env=self.env
         )
         try:
@@ -132,9 +134,9 @@ class Gateway:
         return int(await self.metric("fastgate_introspections_total"))
 
     def log(self) -> str:
-        """Return everything the gateway wrote so far, to either stream."""
-        assert self.process is not None
-        return self.process.tail(1 << 30)
+        """Return everything the gateway wrote to either stream; complete once it was stopped."""
+        assert self.last is not None
+        return self.last.tail(1 << 30)
 
     async def __aenter__(self) -> Self:
         return await self.start()

@@ -60,6 +60,16 @@ def configuration(idp: RealProvider, httpbin: Httpbin, secret: str, scope: str, 
     }
 
 
+async def until_served(gateway: Gateway, token: str) -> Answer:
+    """Ask again as a client that heeds Retry-After would, ten times at most."""
+    for _ in range(10):
+        got = await gateway.get("/anything", token=token)
+        if got.status != 503:
+            break
+        await asyncio.sleep(min(int(got.header("retry-after") or "1"), 5))
+    return got
+
+
 class Tutorial:
     """The steps; `scope` is one that tokens can have and that /anything/scoped requires."""
 
@@ -149,16 +159,7 @@ class Tutorial:
         assert got.status == 503
         assert int(got.header("retry-after") or "-1") >= 0
         await asyncio.to_thread(self.idp.start)
-        assert (await self._until_served(new)).status == 200
-
-    async def _until_served(self, token: str) -> Answer:
-        """Ask again as a client that heeds Retry-After would."""
-        for _ in range(10):
-            got = await self.gateway.get("/anything", token=token)
-            if got.status != 503:
-                break
-            await asyncio.sleep(min(int(got.header("retry-after") or "1"), 5))
-        return got
+        assert (await until_served(self.gateway, new)).status == 200
 
     async def counts_agree(self, before: int) -> None:
         """The identity provider received exactly the questions the gateway says it asked (and heard an answer to)."""
