@@ -13,7 +13,7 @@ def pytest_asyncio_loop_factories(config, item):
 
 @pytest.fixture(params=["general"])
 def lane(request):
-    """Give the maker of gateways: `async with lane(config(idp, upstream)) as gateway`."""
+    """Give the maker of gateways with this lane."""
     return Lane(request.param)
 
 
