@@ -1,0 +1,92 @@
+"""CPU per request of a remembered token, against bare nginx that asks nobody: interleaved rounds, ratios per round."""
+
+import argparse
+from contextlib import ExitStack
+from typing import Any
+
+from bench import parts, wrk
+from bench.machine import description, need
+from bench.parts import TOKEN, Part
+from bench.report import progress, save, spread, table
+from bench.usage import cpu_times
+
+PEER = "nginx"
+CONNECTIONS = 64
+Round = dict[str, dict[str, float]]
+"""By proxy: microseconds of CPU per request, and percentiles of latency in milliseconds."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what can be chosen."""
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default 7)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of load on each proxy per round (default 4)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure and report."""
+    need("nginx", "wrk")
+    machine = description()
+    with ExitStack() as stack:
+        origin = stack.enter_context(parts.hello_origin())
+        idp = stack.enter_context(parts.stub("idp"))
+        proxies = {
+            PEER: stack.enter_context(parts.nginx_proxy(origin)),
+            "fastgate": stack.enter_context(parts.fastgate(origin, idp)),
+            "fastgate, access log": stack.enter_context(parts.fastgate(origin, idp, access_log=True)),
+        }
+        for name, proxy in proxies.items():
+            progress(f"warming up {name}")
+            _measure(proxy, 1.0)
+        rounds = [_round(proxies, number, arguments.seconds) for number in range(arguments.rounds)]
+        asked = parts.questions(idp)
+    report = _report(rounds)
+    result = {"machine": machine, "connections": CONNECTIONS, "introspections": asked, "rounds": rounds, **report}
+    save("hit", "CPU per request of a remembered token", _table(report["proxies"]), result)
+
+
+def _round(proxies: dict[str, Part], number: int, seconds: float) -> Round:
+    """Measure every proxy once; who goes first changes from round to round."""
+    names = list(proxies)
+    turn = number % len(names)
+    found = {name: _measure(proxies[name], seconds) for name in names[turn:] + names[:turn]}
+    progress(f"round {number + 1}: " + ", ".join(f"{name} {found[name]['cpu_us']:.1f} us" for name in names))
+    return found
+
+
+def _measure(proxy: Part, seconds: float) -> dict[str, float]:
+    before = cpu_times(proxy.pid)
+    load = wrk.run(proxy.port, seconds=seconds, connections=CONNECTIONS, token=TOKEN)
+    cpu = cpu_times(proxy.pid) - before
+    return {
+        "cpu_us": cpu.total / load.requests * 1e6,
+        "kernel_us": cpu.system / load.requests * 1e6,
+        "requests_per_s": load.requests / seconds,
+        **{f"p{name}_ms": value for name, value in load.milliseconds.items()},
+    }
+
+
+def _report(rounds: list[Round]) -> dict[str, Any]:
+    proxies = {}
+    for name in rounds[0]:
+        figures = {key: spread([each[name][key] for each in rounds]) for key in rounds[0][name]}
+        figures["ratio"] = spread([each[name]["cpu_us"] / each[PEER]["cpu_us"] for each in rounds])
+        proxies[name] = figures
+    return {"proxies": proxies}
+
+
+def _table(proxies: dict[str, dict[str, dict[str, float]]]) -> str:
+    rows = []
+    for name, figures in proxies.items():
+        cpu, ratio = figures["cpu_us"], figures["ratio"]
+        rows.append(
+            [
+                name,
+                f"{cpu['median']:.1f} ({cpu['min']:.1f}-{cpu['max']:.1f})",
+                round(figures["kernel_us"]["median"], 1),
+                f"{ratio['median']:.2f} ({ratio['min']:.2f}-{ratio['max']:.2f})",
+                *(figures[f"p{percentile}_ms"]["median"] for percentile in (50, 90, 99)),
+                round(figures["requests_per_s"]["median"]),
+            ]
+        )
+    heads = ["proxy", "CPU us/request", "of it kernel", "times nginx", "p50 ms", "p90 ms", "p99 ms", "requests/s"]
+    return table(heads, rows) + "\nMedians (least-most) of the rounds; ratios are taken within each round.\n"
