@@ -61,6 +61,7 @@ class DownstreamProtocol(RequestHandler):
         "_scheme",
         "_stage",
         "_tunnel",
+        "_wire",
         "_write_deadline",
         "client_eof",
         "exchange",
@@ -72,6 +73,8 @@ class DownstreamProtocol(RequestHandler):
         self.plane = plane
         self.exchange: Exchange | None = None
         self.client_eof = False
+        self._wire: asyncio.Transport | None = None
+        """The transport while it is open and counted; aiohttp forgets its own as soon as it closes."""
         self._stage = _Stage.HEAD
         self._inbox = b""
         self._inbox_paused = False
@@ -99,8 +102,10 @@ class DownstreamProtocol(RequestHandler):
             refused = cast("asyncio.Transport", transport)
             refused.write(replies.render(reply, date=self.plane.date(), keep_alive=False, method="GET"))
             refused.close()
+            self._discarding = True
             return
         stats.connections.add()
+        self._wire = cast("asyncio.Transport", transport)
         if transport.get_extra_info("sslcontext") is not None:
             self._scheme = "https"
         peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
@@ -110,7 +115,8 @@ class DownstreamProtocol(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Whatever was under way for this client ends."""
-        if self.transport is not None:
+        if self._wire is not None:
+            self._wire = None
             self.plane.stats.connections.add(amount=-1)
         self._deadline.close()
         self._write_deadline.close()
@@ -351,8 +357,8 @@ class DownstreamProtocol(RequestHandler):
             self.exchange.downstream_resumed()
 
     def _write_expired(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
+        if self._wire is not None:
+            self._wire.abort()
 
     def _read_expired(self) -> None:
         if self._stage is _Stage.HEAD:

@@ -1,0 +1,136 @@
+"""Whatever ends a request, at whatever octet: nothing of it stays behind."""
+
+import asyncio
+import gc
+from pathlib import Path
+
+import pytest
+
+from fastgate.dataplane.exchange import Exchange
+from fastgate.dataplane.server import DownstreamProtocol
+from fastgate.model import Limits
+from tests.support.plane import BEARER, Plane
+from tests.support.upstream import Upstream, silence
+
+GET = b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n"
+TOKEN = b"Authorization: %b\r\n" % BEARER[1].encode()
+CHUNKED = (
+    b"POST /api/x HTTP/1.1\r\nHost: a\r\n" + TOKEN + b"Transfer-Encoding: chunked\r\n\r\n"
+    b"3\r\nabc\r\n2;ext=1\r\nde\r\n0\r\nX-Sum: 1\r\n\r\n"
+)
+LENGTH = b"PUT /public HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789" + GET
+HANDSHAKE = (
+    b"GET /public/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\noctets"
+)
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+
+
+def alive(*kinds: type) -> int:
+    gc.collect()
+    return sum(isinstance(each, kinds) for each in gc.get_objects())
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+class Baseline:
+    """What there is while nothing is under way."""
+
+    def __init__(self, plane: Plane) -> None:
+        self.plane = plane
+        self.tasks = len(asyncio.all_tasks())
+        self.fds = descriptors()
+        self.objects = alive(Exchange, DownstreamProtocol)
+
+    def quiet(self) -> bool:
+        plane = self.plane
+        in_use = sum(pool.open_count - pool.idle_count for up in plane.upstreams.current for pool in up.pools)
+        return (
+            not plane.stats.connections.total()
+            and not plane.stats.requests_active.total()
+            and not plane.server.connections
+            and not in_use
+        )
+
+    async def is_back(self, upstream: Upstream) -> None:
+        """Wait until nothing is under way any more, and find that nothing has stayed."""
+        await self.plane.until(self.quiet, "an end of everything that was under way")
+        for up in self.plane.upstreams.current:
+            for pool in up.pools:
+                pool.abort()
+        await self.plane.until(lambda: descriptors() <= self.fds, "every descriptor to be closed")
+        await self.plane.until(lambda: len(asyncio.all_tasks()) <= self.tasks, "every task to end")
+        assert alive(Exchange, DownstreamProtocol) <= self.objects
+        upstream.broken.clear()
+
+
+async def switch(conversation) -> None:
+    await conversation.send(SWITCH)
+    await conversation.reader.read()
+
+
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "fin"])
+@pytest.mark.parametrize(
+    ("raw", "end", "play"),
+    [(CHUNKED, len(CHUNKED), None), (LENGTH, LENGTH.index(GET), None), (HANDSHAKE, 0, switch)],
+    ids=["chunked", "length", "upgrade"],
+)
+async def test_a_client_that_leaves_at_any_octet(upstream: Upstream, plane: Plane, raw: bytes, end, play, reset):
+    """C2, N55: cut anywhere, nothing stays; and what was cut short was never complete upstream."""
+    before = Baseline(plane)
+    for cut in range(len(raw) + 1):
+        upstream.scripts.clear()
+        if play is not None:
+            upstream.will(play)
+        client = await plane.client()
+        await client.send(raw[:cut])
+        if cut % 2:
+            await asyncio.sleep(0)  # half of them leave a moment later
+        if reset:
+            client.abort()
+        else:
+            await client.close()
+    await before.is_back(upstream)
+    complete = [each for each in upstream.requests if each.complete.is_set() and each.method != "GET"]
+    assert len(complete) <= len(raw) + 1 - end
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 5])
+async def test_a_client_that_leaves_during_the_answer(upstream: Upstream, plane: Plane, step: int):
+    """C2: the upstream's connection is given up with the client's, wherever the answer was."""
+    before = Baseline(plane)
+    said = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"3\r\nabc\r\n", b"3\r\nd", b"ef\r\n", b"0\r\n"]
+    for _ in range(10):
+        upstream.will(*said[:step], silence)
+        client = await plane.client()
+        await client.send(GET)
+        await upstream.head(len(upstream.requests))
+        client.abort()
+    await before.is_back(upstream)
+
+
+async def test_idle_connections_that_were_closed_are_not_counted(upstream: Upstream):
+    """C4: the limit on connections counts those that are open, not those that were."""
+    async with Plane.before(upstream.port, limits=Limits(keepalive_timeout=0.1, connections=3)) as plane:
+        for _ in range(4):
+            async with await plane.client() as client:
+                assert (await client.request("GET", "/public")).status == 200
+                assert await client.rest() == b""
+            await plane.until(lambda: not plane.stats.connections.total(), "the count to fall")
+        assert not plane.stats.connections_refused.total()
+
+
+async def test_refused_connections_are_not_counted(upstream: Upstream):
+    """C4: a connection over the limit takes nothing away from the others when it ends."""
+    async with Plane.before(upstream.port, limits=Limits(connections=1)) as plane:
+        async with await plane.client() as first:
+            assert (await first.request("GET", "/public")).status == 200
+            for _ in range(3):
+                async with await plane.client() as refused:
+                    await refused.send(GET * 3)
+                    assert (await refused.answer()).status == 503
+            assert plane.stats.connections.total() == 1
+            assert (await first.request("GET", "/public")).status == 200
+        await plane.until(lambda: not plane.stats.connections.total())
