@@ -14,7 +14,7 @@ POST = b"POST /public HTTP/1.1\r\nHost: a\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 REFUSED = [
-    # Host (N36)
+    # the Host field, N36
     (LINE + b"\r\n", {400}),
     (LINE + b"Host: a\r\nHost: a\r\n\r\n", {400}),
     (LINE + b"Host: a\r\nhost: b\r\n\r\n", {400}),
@@ -82,7 +82,7 @@ REFUSED = [
     (b"GET /public\\x HTTP/1.1\r\nHost: a\r\n\r\n", {400}),
     (b"GET /public x HTTP/1.1\r\nHost: a\r\n\r\n", {400}),
     (b"GET /public\xe9 HTTP/1.1\r\nHost: a\r\n\r\n", {400}),
-    # sizes (N45)
+    # how large things may be, N45
     (b"GET /public?" + b"x" * 17_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", {414}),
     (LINE + b"Host: a\r\nX: " + b"x" * 17_000 + b"\r\n\r\n", {431}),
     (LINE + b"Host: a\r\n" + b"X: x\r\n" * 200 + b"\r\n", {431}),
