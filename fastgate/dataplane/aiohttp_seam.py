@@ -1,21 +1,17 @@
 """Every touch of aiohttp's non-public parts, in one place; `tests/dataplane/test_aiohttp_seam.py` guards them.
 
-aiohttp's `RequestHandler` runs one task per connection: it takes parsed messages from a queue, asks a handler for an
-answer and then `prepare`s and writes it. We keep that life cycle and give it two small objects of our own, because
-our answers are written straight to the transport.
+aiohttp's `RequestHandler` feeds its parser, queues the messages, gives each body a stream with flow control, and runs
+one task per connection: `start`. Ours waits for those messages with `next_message`.
 """
 
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import Final
 
 import aiohttp
-from aiohttp import http_parser, web
+from aiohttp import http_parser
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from fastgate.errors import HeadError, StartError
-
-if TYPE_CHECKING:
-    from aiohttp.http import RawRequestMessage
 
 SUPPORTED: Final = ((3, 14, 2), (3, 15))
 """aiohttp versions this module was written for: from the first, before the second."""
@@ -39,64 +35,38 @@ def _parser_is_compiled() -> bool:
     return http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy
 
 
-class Turn:
-    """What `RequestHandler.start` needs of the request it made through `request_factory`."""
-
-    __slots__ = ("_task", "payload")
-
-    def __init__(self, payload: StreamReader) -> None:
-        self.payload = payload
-        self._task: Any = None
-
-    def _finish(self) -> None:
-        """aiohttp releases uploaded files here; there are none."""
-
-    def _cancel(self, exc: BaseException) -> None:
-        """The connection is lost: whoever reads the body is told."""
-        self.payload.set_exception(exc)
-
-
-class Writes(Protocol):
-    """Who has the last word on an answer that is already on its way."""
-
-    async def finish_answer(self, *, keep_alive: bool, linger: bool) -> None:
-        """The answer was written completely."""
-
-
-class Answered:
-    """What `RequestHandler` needs of a response; ours is already written when it asks."""
-
-    __slots__ = ("_linger", "_writes", "keep_alive")
-
-    def __init__(self, writes: Writes, *, keep_alive: bool, linger: bool = False) -> None:
-        self._writes = writes
-        self._linger = linger
-        self.keep_alive = keep_alive
-
-    async def prepare(self, request: object) -> None:
-        """Nothing: the head is written."""
-
-    async def write_eof(self) -> None:
-        """Let the connection take the next request, or part kindly."""
-        await self._writes.finish_answer(keep_alive=self.keep_alive, linger=self._linger)
-
-    def as_response(self) -> web.StreamResponse:
-        """Ourselves, under the type aiohttp's signatures name."""
-        return cast("web.StreamResponse", self)
+async def next_message(protocol: RequestHandler) -> StreamReader:
+    """Wait for the parser's next message and take it from the queue; returns its body."""
+    if not protocol._messages:
+        protocol._waiter = protocol._loop.create_future()
+        try:
+            await protocol._waiter
+        finally:
+            protocol._waiter = None
+    _, payload = protocol._messages.popleft()
+    if protocol._parser is not None:
+        protocol._parser.message_consumed()
+        if protocol._upgraded:
+            # The parser has stopped at an upgrade that is ours to make or to decline.
+            protocol._parser.set_upgraded(False)
+            protocol._upgraded = False
+    return payload
 
 
 def queue_refusal(protocol: RequestHandler, error: HeadError) -> None:
-    """Have `protocol.handle_error` called with `error`, after the answers that are due before it."""
+    """Queue a message that stands for a refused head, so that its answer waits for those before it."""
     protocol._messages.append((_ErrInfo(status=error.status, exc=error, message=error.detail), EMPTY_PAYLOAD))
     waiter = protocol._waiter
     if waiter is not None and not waiter.done():
         waiter.set_result(None)
 
 
-def newest_message(protocol: RequestHandler) -> "tuple[RawRequestMessage | None, StreamReader]":
-    """The message aiohttp's parser queued last; None instead of the message when it refused the octets."""
+def newest_message(protocol: RequestHandler) -> tuple[BaseException | None, StreamReader]:
+    """Why aiohttp's parser refused the head it was just fed (None: it did not), and the body of the message."""
+    if not protocol._messages:
+        return ConnectionResetError("the connection is closing"), EMPTY_PAYLOAD
     message, payload = protocol._messages[-1]
-    return (None if isinstance(message, _ErrInfo) else message), payload
+    return (message.exc if isinstance(message, _ErrInfo) else None), payload
 
 
 def reading_is_paused(protocol: RequestHandler) -> bool:

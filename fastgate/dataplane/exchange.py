@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Final
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
-from fastgate.dataplane.aiohttp_seam import Answered, Turn
 from fastgate.dataplane.framing import chunk, last_chunk
 from fastgate.dataplane.plane import Dataplane
-from fastgate.dataplane.pool import TargetPool, Upstream
 from fastgate.dataplane.upstream import UpstreamConnection
 from fastgate.errors import ForwardError, HeadError, Side, Stage
 from fastgate.gate import Pending
 from fastgate.model import (
+    NO_BODY,
     AnswerHead,
     BodyKind,
     Completion,
@@ -35,6 +34,8 @@ from fastgate.policy import forwarding, replies
 if TYPE_CHECKING:
     from fastgate.dataplane.server import DownstreamProtocol
 
+UNREAD: Final = RequestHead("", b"", "", None, False, "", (), NO_BODY, False, None, False, "", "", 0)  # noqa: FBT003
+"""Stands for the head of a request that could not be read."""
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _MAX_FORM: Final = 64 * 1024
 _BIG: Final = 32 * 1024
@@ -47,7 +48,7 @@ class BodyStalledError(RequestPayloadError):
     """The client stopped sending its body."""
 
 
-class Exchange(Turn):
+class Exchange:
     """A request under way."""
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Exchange(Turn):
         "_began",
         "_chunked",
         "_connection",
+        "_corked",
         "_done",
         "_expiry",
         "_form",
@@ -64,12 +66,13 @@ class Exchange(Turn):
         "_half_closed",
         "_head",
         "_keep_alive",
+        "_payload",
         "_plane",
-        "_pool",
         "_protocol",
         "_received",
         "_room",
         "_sent",
+        "_target",
         "_tunnel",
         "_upload",
         "_upstream_seconds",
@@ -79,10 +82,10 @@ class Exchange(Turn):
         self,
         protocol: "DownstreamProtocol",
         plane: Dataplane,
-        head: RequestHead | None,
+        head: RequestHead,
         payload: StreamReader,
     ) -> None:
-        super().__init__(payload)
+        self._payload = payload
         self._protocol = protocol
         self._plane = plane
         self._head = head
@@ -90,7 +93,7 @@ class Exchange(Turn):
         self._forward: Forward | None = None
         self._forwarded_at = 0.0
         self._upstream_seconds: float | None = None
-        self._pool: TargetPool | None = None
+        self._target = ""
         self._connection: UpstreamConnection | None = None
         self._answer: AnswerHead | None = None
         self._done: asyncio.Future[ForwardError | None] | None = None
@@ -98,6 +101,8 @@ class Exchange(Turn):
         self._room: asyncio.Future[None] | None = None
         self._form: bytes | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._corked: list[bytes] | None = None
+        """What waits to be written together with what came along."""
         self._keep_alive = False
         self._chunked = False
         self._tunnel = False
@@ -108,11 +113,9 @@ class Exchange(Turn):
 
     # --- the way of the request ------------------------------------------------------------------------------
 
-    async def run(self) -> Answered:
-        """Answer the request. Raises nothing that is expected to happen."""
+    async def run(self) -> bool:
+        """Answer the request; True when the connection can take another. Raises nothing that is expected to happen."""
         head = self._head
-        if head is None:
-            return self.refuse(HeadError(400, "refused by aiohttp's parser"))
         active = self._plane.stats.requests_active
         active.add()
         try:
@@ -120,13 +123,13 @@ class Exchange(Turn):
             if isinstance(decision, Pending):
                 decision = await self._settle(decision, head)
             if isinstance(decision, Reply):
-                return self._reply(decision, head, "refused")
-            return await self._go(decision, self._head or head)
+                return self._reply(decision, "refused")
+            return await self._go(decision)
         finally:
             active.add(amount=-1)
 
-    def refuse(self, error: HeadError) -> Answered:
-        """Answer a head that cannot be served, or a fault of our own, and part."""
+    def refuse(self, error: HeadError) -> bool:
+        """Answer a head that cannot be served, or a fault of our own; no other request may follow."""
         self._plane.stats.heads_refused.add(str(error.status))
         reply = replies.head_refused(error)
         if self._answer is not None or self._connection is not None:
@@ -136,7 +139,7 @@ class Exchange(Turn):
         else:
             self._write(self._render(reply, keep_alive=False, method="GET"))
         self._complete(reply.status, "refused", reply.reason)
-        return Answered(self._protocol, keep_alive=False, linger=True)
+        return False
 
     async def _settle(self, pending: Pending, head: RequestHead) -> Forward | Reply:
         if not pending.wants_form:
@@ -149,7 +152,7 @@ class Exchange(Turn):
             self._head = head._replace(expects_continue=False)
         form = bytearray()
         try:
-            while piece := await self.payload.readany():
+            while piece := await self._payload.readany():
                 form += piece
                 if len(form) > _MAX_FORM:
                     return replies.reply(413, reason="form_too_large")
@@ -159,19 +162,18 @@ class Exchange(Turn):
         self._received = len(form)
         return await pending.settle(self._form)
 
-    async def _go(self, forward: Forward, head: RequestHead) -> Answered:
+    async def _go(self, forward: Forward) -> bool:
         """Forward, and turn a failure into the answer that is still possible."""
         self._forward = forward
         try:
-            await self._exchange(forward, head)
+            await self._exchange(forward, self._head)
         except ForwardError as error:
-            return self._failed(error, forward, head)
+            return self._failed(error, forward)
         finally:
             self._release()
         status = self._answer.status if self._answer is not None else 0
         self._complete(status, "tunnel" if self._tunnel else "forwarded", "")
-        finished = self._protocol.body_complete
-        return Answered(self._protocol, keep_alive=self._keep_alive and finished, linger=not finished)
+        return self._keep_alive and self._protocol.body_complete
 
     async def _exchange(self, forward: Forward, head: RequestHead) -> None:
         plane = self._plane
@@ -179,13 +181,15 @@ class Exchange(Turn):
         framing = self._body_framing(forward, head)
         request = forwarding.upstream_request(head, forward, forward.forwarding, framing)
         has_body = framing.kind is BodyKind.CHUNKED or framing.length > 0
-        retried = False
+        connection = upstream.take()
+        if connection is None:
+            connection = await upstream.acquire()
         while True:
-            pool, connection = await self._acquire(upstream, fresh=retried)
             if self._gone:
                 connection.give_back()
                 raise ForwardError(Side.DOWNSTREAM, Stage.BODY, "the client left")
-            self._pool, self._connection = pool, connection
+            self._connection = connection
+            self._target = connection.target
             reused = connection.reused
             done = self._done = plane.loop.create_future()
             self._forwarded_at = plane.clock.monotonic()
@@ -196,24 +200,11 @@ class Exchange(Turn):
             error = await done
             if error is None:
                 return
-            if retried or not reused or error.stage is not Stage.SEND or has_body or head.method not in _IDEMPOTENT:
+            if not reused or error.stage is not Stage.SEND or has_body or head.method not in _IDEMPOTENT:
                 raise error
             # The kept-alive connection had died before it saw the request: once more, on a fresh one (N76).
-            retried = True
             plane.stats.upstream_retries.add(upstream.service.name)
-
-    async def _acquire(self, upstream: Upstream, *, fresh: bool) -> tuple[TargetPool, UpstreamConnection]:
-        """A connection to the best target that gives one. Raises ForwardError when none does; nothing was sent."""
-        failure: ForwardError | None = None
-        for pool in upstream.choices():
-            connection = None if fresh else pool.take()
-            if connection is not None:
-                return pool, connection
-            try:
-                return pool, await pool.connect()
-            except ForwardError as error:
-                failure = error
-        raise failure or ForwardError(Side.UPSTREAM, Stage.SELECT, "no target")
+            connection = await upstream.acquire(fresh=True)
 
     def _body_framing(self, forward: Forward, head: RequestHead) -> Framing:
         if self._form is None:
@@ -231,7 +222,7 @@ class Exchange(Turn):
                 connection.write(self._form)
             else:
                 chunked = framing.kind is BodyKind.CHUNKED
-                while data := await self.payload.readany():
+                while data := await self._payload.readany():
                     self._received += len(data)
                     connection.write(chunk(data) if chunked else data)
                     if connection.upload_stalled:
@@ -251,14 +242,14 @@ class Exchange(Turn):
     def interim(self, answer: AnswerHead) -> None:
         """Pass a 1xx on to clients that know it (RFC 9110 section 15.2)."""
         head = self._head
-        if head is None or head.http_1_0 or (answer.status == 100 and not head.expects_continue):  # noqa: PLR2004
+        if head.http_1_0 or (answer.status == 100 and not head.expects_continue):  # noqa: PLR2004
             return
         self._write(forwarding.informational(answer))
 
     def answer_head(self, answer: AnswerHead) -> None:
-        """Write the final head, framed for this client."""
+        """Write the final head, framed for this client, together with what came along."""
         head, forward, plane = self._head, self._forward, self._plane
-        if head is None or forward is None:
+        if forward is None:
             return
         self._answer = answer
         self._upstream_seconds = plane.clock.monotonic() - self._forwarded_at
@@ -278,11 +269,17 @@ class Exchange(Turn):
         )
         permit = forward.permit
         private = permit is not None and permit.token.source is TokenSource.QUERY
-        self._write(
+        self._corked = [
             forwarding.answer_head(
                 answer, head, framing, keep_alive=self._keep_alive, date=plane.date(), private=private
             )
-        )
+        ]
+
+    def flush(self) -> None:
+        """Nothing more came along with the head: write what there is, in one piece."""
+        corked, self._corked = self._corked, None
+        if corked:
+            self._write(b"".join(corked) if len(corked) > 1 else corked[0])
 
     def answer_data(self, data: bytes) -> None:
         """Pass body octets on as they came."""
@@ -303,6 +300,7 @@ class Exchange(Turn):
             return
         if self._chunked:
             self._write(last_chunk(forwarding.trailers(trailers) if trailers else b""))
+        self.flush()
         self._end(None)
 
     def answer_failed(self, error: ForwardError) -> None:
@@ -312,13 +310,14 @@ class Exchange(Turn):
     def switched(self, answer: AnswerHead, early: bytes) -> None:
         """The upstream switched protocols: only a switch that the client asked for is believed (RFC 9110 7.8)."""
         head, connection, forward = self._head, self._connection, self._forward
-        if head is None or connection is None or forward is None:
+        if connection is None or forward is None:
             return
         if head.upgrade != b"websocket" or answer.upgrade != head.upgrade:
             connection.abort()
             self._end(ForwardError(Side.UPSTREAM, Stage.HEAD, "switched protocols unasked"))
             return
         self.answer_head(answer)
+        self.flush()
         self._keep_alive = False
         self._tunnel = True
         self._end_with_token(answer, forward)
@@ -415,19 +414,22 @@ class Exchange(Turn):
             self._connection.abort()
             self._connection = None
 
-    def _failed(self, error: ForwardError, forward: Forward, head: RequestHead) -> Answered:
+    def _failed(self, error: ForwardError, forward: Forward) -> bool:
         """Answer a failure if nothing was answered yet; cut the connection visibly if something was (N81)."""
         route = forward.route
         if self._gone:
             self._complete(self._answer.status if self._answer else 0, "client_gone", str(error.stage))
-            return Answered(self._protocol, keep_alive=False)
+            return False
+        if self._corked is not None:
+            # Head and fault came in one piece: nothing was said yet.
+            self._corked = self._answer = None
         self._plane.stats.forward_failures.add(route.service.name, str(error.side), str(error.stage))
         if self._answer is None:
-            return self._reply(replies.forward_failed(error, route.name), head, "failed")
+            return self._reply(replies.forward_failed(error, route.name), "failed")
         self._complete(self._answer.status, "failed", str(error.stage))
         if not self._tunnel:
             self._cut()
-        return Answered(self._protocol, keep_alive=False)
+        return False
 
     def _cut(self) -> None:
         """End the connection so that no client can take what it got for the whole answer."""
@@ -441,14 +443,13 @@ class Exchange(Turn):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         transport.abort()
 
-    def _reply(self, reply: Reply, head: RequestHead, outcome: str) -> Answered:
-        complete = self._protocol.body_complete
-        keep_alive = head.keep_alive and complete and self._may_go_on()
-        self._write(self._render(reply, keep_alive=keep_alive, method=head.method))
+    def _reply(self, reply: Reply, outcome: str) -> bool:
+        keep_alive = self._head.keep_alive and self._protocol.body_complete and self._may_go_on()
+        self._write(self._render(reply, keep_alive=keep_alive, method=self._head.method))
         if outcome == "refused" and reply.route:
             self._plane.stats.denials.add(reply.route, reply.reason)
         self._complete(reply.status, "client_gone" if self._gone else outcome, reply.reason, reply.route)
-        return Answered(self._protocol, keep_alive=keep_alive, linger=not complete)
+        return keep_alive
 
     def _may_go_on(self) -> bool:
         return self._protocol.more_may_come and not self._plane.draining
@@ -459,10 +460,13 @@ class Exchange(Turn):
             date=self._plane.date(),
             keep_alive=keep_alive,
             method=method,
-            http_1_0=self._head is not None and self._head.http_1_0,
+            http_1_0=self._head.http_1_0,
         )
 
     def _write(self, data: bytes) -> None:
+        if self._corked is not None:
+            self._corked.append(data)
+            return
         transport = self._protocol.transport
         if transport is not None:
             transport.write(data)
@@ -488,7 +492,7 @@ class Exchange(Turn):
 
     def _complete(self, status: int, outcome: str, reason: str, route: str = "") -> None:
         """Count the request and hand its line to the access log."""
-        plane, head, forward, pool = self._plane, self._head, self._forward, self._pool
+        plane, head, forward = self._plane, self._head, self._forward
         if forward is not None:
             route = forward.route.name
         plane.stats.requests.add(route, str(status))
@@ -500,15 +504,15 @@ class Exchange(Turn):
                 at=plane.clock.now() - elapsed,
                 seconds=elapsed,
                 peer=self._protocol.peer,
-                method=head.method if head else "",
-                host=head.host if head else "",
-                path=head.path if head else "",
+                method=head.method,
+                host=head.host,
+                path=head.path,
                 status=status,
                 outcome=outcome,
                 reason=reason,
                 route=route,
                 service=forward.route.service.name if forward else "",
-                target=pool.name if pool else "",
+                target=self._target,
                 upstream_seconds=self._upstream_seconds,
                 received=self._received,
                 sent=self._sent,

@@ -52,6 +52,11 @@ class Health:
             return self.healthy_now
         return self._loop.time() >= self._rest_until
 
+    @property
+    def fit(self) -> bool:
+        """Not known to be unfit: without somebody who asks regularly, an only target is always worth a try."""
+        return self.healthy_now or not self.watched
+
     def failed(self) -> None:
         """A connection could not be made, or a check failed."""
         self._failures += 1

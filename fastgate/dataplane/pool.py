@@ -6,7 +6,6 @@ first and the rest run into their idle timeout.
 
 import asyncio
 import ssl
-from collections.abc import Iterator
 
 from fastgate.dataplane.health import Health
 from fastgate.dataplane.upstream import UpstreamConnection
@@ -18,7 +17,7 @@ from fastgate.stats import Stats
 class TargetPool:
     """The connections to one target."""
 
-    __slots__ = ("_idle", "_loop", "_open", "_retired", "health", "service", "stats", "target", "turn")
+    __slots__ = ("_idle", "_loop", "_open", "_retired", "health", "name", "service", "stats", "target", "turn")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, service: Service, target: Target, stats: Stats, health: Health
@@ -34,14 +33,11 @@ class TargetPool:
         """A stack that can also lose any member in O(1)."""
         self._open: set[UpstreamConnection] = set()
         self._retired = False
+        self.name = f"{target.host}:{target.port}"
+        """For logs and the status page."""
 
     def __repr__(self) -> str:
         return f"<TargetPool {self.name} open={len(self._open)} idle={len(self._idle)} {self.health!r}>"
-
-    @property
-    def name(self) -> str:
-        """host:port, for logs and the status page."""
-        return f"{self.target.host}:{self.target.port}"
 
     @property
     def open_count(self) -> int:
@@ -67,7 +63,7 @@ class TargetPool:
         service = self.service
         if len(self._open) >= service.max_connections:
             raise ForwardError(Side.UPSTREAM, Stage.SELECT, "every connection of the pool is in use")
-        connection = UpstreamConnection(self._loop, service, self._rests, self._is_lost)
+        connection = UpstreamConnection(self._loop, service, self.name, self._rests, self._is_lost)
         # Counted from here, so that a burst cannot pass the limit while connections are being made.
         self._open.add(connection)
         try:
@@ -125,14 +121,14 @@ class TargetPool:
 class Upstream:
     """One service at run time: its targets, weighted and watched."""
 
-    __slots__ = ("_pools", "_total", "service")
+    __slots__ = ("_only", "_pools", "service")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, service: Service, stats: Stats) -> None:
         self.service = service
         self._pools = tuple(
             TargetPool(loop, service, target, stats, Health(service, target, loop)) for target in service.targets
         )
-        self._total = sum(target.weight for target in service.targets)
+        self._only = self._pools[0] if len(self._pools) == 1 else None
 
     def __repr__(self) -> str:
         return f"<Upstream {self.service.name} {self._pools!r}>"
@@ -142,20 +138,39 @@ class Upstream:
         """Every target's pool."""
         return self._pools
 
-    def choices(self) -> Iterator[TargetPool]:
-        """Targets to try, best first. Raises ForwardError(upstream, select) when none is healthy."""
-        if len(self._pools) == 1 and not self._pools[0].health.watched:
-            yield self._pools[0]
-            return
+    def take(self) -> UpstreamConnection | None:
+        """A resting connection of the only target: the usual case, without a detour. None: ask `acquire`."""
+        only = self._only
+        return only.take() if only is not None and only.health.fit else None
+
+    async def acquire(self, *, fresh: bool = False) -> UpstreamConnection:
+        """A connection of the best target that gives one, a new one when it has to be `fresh`.
+
+        Raises ForwardError when none does; nothing was sent then, so every method may go to the next target.
+        """
+        failure: ForwardError | None = None
+        for pool in self._choices():
+            connection = None if fresh else pool.take()
+            if connection is not None:
+                return connection
+            try:
+                return await pool.connect()
+            except ForwardError as error:
+                failure = error
+        raise failure or ForwardError(Side.UPSTREAM, Stage.SELECT, f"no healthy target of {self.service.name}")
+
+    def _choices(self) -> list[TargetPool]:
+        """Targets to try, best first; none when those that are watched are all unwell."""
+        if self._only is not None:
+            return [self._only] if self._only.health.fit else []
         healthy = [pool for pool in self._pools if pool.health.healthy and pool.target.weight]
         if not healthy and not any(pool.health.watched for pool in self._pools):
             # Without health checks an outage is only a guess: better to try than to refuse.
             healthy = [pool for pool in self._pools if pool.target.weight]
         if not healthy:
-            raise ForwardError(Side.UPSTREAM, Stage.SELECT, f"no healthy target of {self.service.name}")
+            return []
         first = _smooth_round_robin(healthy)
-        yield first
-        yield from (pool for pool in healthy if pool is not first)
+        return [first, *(pool for pool in healthy if pool is not first)]
 
     async def start(self) -> None:
         """Begin the active health checks."""

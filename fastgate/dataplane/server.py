@@ -11,19 +11,18 @@ from typing import Any, Final, cast
 
 import structlog
 from aiohttp import web
-from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMethod
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from fastgate.dataplane import aiohttp_seam as seam
 from fastgate.dataplane.deadline import Deadline
-from fastgate.dataplane.exchange import BodyStalledError, Exchange
+from fastgate.dataplane.exchange import UNREAD, BodyStalledError, Exchange
 from fastgate.dataplane.framing import ChunkedDecoder, FramingError, chunk, last_chunk
 from fastgate.dataplane.head import find_head_end, parse_request_head
 from fastgate.dataplane.plane import Dataplane
 from fastgate.errors import HeadError
-from fastgate.model import BodyKind, Field, RequestHead
+from fastgate.model import BodyKind, Field
 from fastgate.policy import replies
 
 log = structlog.get_logger("fastgate.dataplane")
@@ -58,6 +57,7 @@ class DownstreamProtocol(RequestHandler):
         "_payload",
         "_peer",
         "_port",
+        "_refusal",
         "_scheme",
         "_stage",
         "_tunnel",
@@ -78,10 +78,11 @@ class DownstreamProtocol(RequestHandler):
         self._stage = _Stage.HEAD
         self._inbox = b""
         self._inbox_paused = False
-        self._head: RequestHead | None = None
+        self._head = UNREAD
         self._payload: StreamReader | None = None
         self._left = 0
         self._chunks: ChunkedDecoder | None = None
+        self._refusal: HeadError | None = None
         self._tunnel = False
         self._discarding = False
         self._parted: asyncio.Future[None] | None = None
@@ -111,6 +112,7 @@ class DownstreamProtocol(RequestHandler):
         peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         self._peer = peer[0] if peer else ""
         self._port = local[1] if local else 0
+        self._deadline.set(self.plane.limits.keepalive_timeout)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -122,6 +124,8 @@ class DownstreamProtocol(RequestHandler):
         self._write_deadline.close()
         super().connection_lost(exc)
         self._inbox = b""
+        if self._payload is not None:
+            self._payload.set_exception(ConnectionResetError("the client left within its body"))
         if self._parted is not None and not self._parted.done():
             self._parted.set_result(None)
         if self.exchange is not None:
@@ -186,7 +190,7 @@ class DownstreamProtocol(RequestHandler):
         try:
             end = -1 if inbox in (b"", b"\r") else find_head_end(inbox, limits)
             if end < 0:
-                if self._left == 0:
+                if not self._left:
                     self._left = -1  # the clock of this head runs from its first octet
                     self._deadline.set(limits.header_timeout)
                 return False
@@ -199,15 +203,18 @@ class DownstreamProtocol(RequestHandler):
         self._inbox = inbox[end:]
         self._head = head
         super().data_received(raw)
-        message, self._payload = seam.newest_message(self)
+        refused, payload = seam.newest_message(self)
         kind, self._left = head.framing
-        self._chunks = ChunkedDecoder() if kind is BodyKind.CHUNKED else None
-        if message is not None and (self._chunks is not None or self._left):
-            self._stage = _Stage.BODY
-            self._deadline.set(limits.body_timeout)
-        else:
-            self._left = 0
+        if refused is not None:
+            self._take_refusal(refused)
+            return True
+        if kind is BodyKind.NONE or not (self._left or kind is BodyKind.CHUNKED):
             self._stage = _Stage.BUSY
+            return True
+        self._payload = payload
+        self._chunks = ChunkedDecoder() if kind is BodyKind.CHUNKED else None
+        self._stage = _Stage.BODY
+        self._deadline.set(limits.body_timeout)
         return True
 
     def _take_body(self) -> None:
@@ -262,55 +269,59 @@ class DownstreamProtocol(RequestHandler):
             self._payload.set_exception(error)
 
     def _refuse(self, error: HeadError) -> None:
+        """Answer with the status it deserves, after the answers that are due before it; read nothing more."""
+        self._stop_reading(error)
+        seam.queue_refusal(self, error)
+
+    def _take_refusal(self, refused: BaseException) -> None:
+        """aiohttp's parser, the second reader, does not accept what we did: methods it does not know, for one."""
+        self._stop_reading(HeadError(501 if isinstance(refused, BadHttpMethod) else 400, "refused by aiohttp's parser"))
+
+    def _stop_reading(self, error: HeadError) -> None:
+        self._refusal = error
+        self._head = UNREAD
         self._inbox = b""
         self._discarding = True
         self._deadline.clear()
         self._stage = _Stage.BUSY
-        seam.queue_refusal(self, error)
 
     # --- answers ---------------------------------------------------------------------------------------------
 
-    def begin_exchange(self, payload: StreamReader) -> Exchange:
-        """aiohttp took a message from its queue: this is the exchange for it."""
-        head, self._head = self._head, None
-        self.exchange = Exchange(self, self.plane, head, payload)
-        return self.exchange
+    async def start(self) -> None:
+        """Answer one request after the other until the connection ends; aiohttp runs this as the connection's task."""
+        keep_alive = True
+        while keep_alive:
+            payload = await seam.next_message(self)
+            exchange = self.exchange = Exchange(self, self.plane, self._head, payload)
+            try:
+                keep_alive = await exchange.run() if self._refusal is None else exchange.refuse(self._refusal)
+            except Exception:
+                # A fault of ours costs this request, never the next one on the connection.
+                log.exception("a request failed inside fastgate: please report this")
+                keep_alive = exchange.refuse(HeadError(500, "internal error"))
+            self.exchange = None
+            if keep_alive:
+                keep_alive = self._next()
+            elif not self.body_complete or self._discarding:
+                await self._part()
+        if self.transport is not None:
+            self.transport.close()
 
-    def handle_error(
-        self,
-        request: Any,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - aiohttp's text quotes the peer
-    ) -> web.StreamResponse:
-        """Answer what could not be parsed, or a fault of our own in one request (never shared with the next)."""
-        if isinstance(exc, HeadError):
-            error = exc
-        elif isinstance(exc, BadHttpMethod):
-            error = HeadError(501, "unknown method")
-        elif status == 500:  # noqa: PLR2004
-            log.error("a request failed inside fastgate: please report this", exc_info=exc)
-            error = HeadError(500, "internal error")
-        else:
-            error = HeadError(status, "refused by aiohttp's parser")
-        exchange = cast("Exchange", request)
-        return exchange.refuse(error).as_response()
-
-    async def finish_answer(self, *, keep_alive: bool, linger: bool) -> None:
-        """The answer is written: take the next request, or part."""
-        self.exchange = None
+    def _next(self) -> bool:
+        """Turn to the next request; False when none can come."""
+        self._stage = _Stage.HEAD
+        self._left = 0
         self._payload = None
-        if keep_alive and self.transport is not None:
-            self._stage = _Stage.HEAD
-            self._left = 0
-            if self._inbox_paused:
-                self._inbox_paused = False
-                self.transport.resume_reading()
+        if self._inbox_paused and self.transport is not None:
+            self._inbox_paused = False
+            self.transport.resume_reading()
+        if self._inbox:
             self._take_in()
-            if self._stage is _Stage.HEAD and not self._inbox and (self.client_eof or self.plane.draining):
-                self.close()
-        elif linger:
-            await self._part()
+        if self._stage is _Stage.HEAD and not self._inbox:
+            if self.client_eof or self.plane.draining:
+                return False
+            self._deadline.set(self.plane.limits.keepalive_timeout)
+        return True
 
     async def _part(self) -> None:
         """Close in two steps, so that unread octets do not turn our last words into a reset."""
@@ -361,8 +372,10 @@ class DownstreamProtocol(RequestHandler):
             self._wire.abort()
 
     def _read_expired(self) -> None:
-        if self._stage is _Stage.HEAD:
+        if self._stage is _Stage.HEAD and self._inbox:
             self._refuse(HeadError(408, "the head took too long"))
+        elif self._stage is _Stage.HEAD:
+            self.force_close()
         elif self._stage is _Stage.BODY:
             if seam.reading_is_paused(self):
                 self._deadline.set(self.plane.limits.body_timeout)
@@ -374,17 +387,16 @@ class GatewayServer(web.Server):
     """aiohttp's low-level server, making our protocol and our exchanges."""
 
     def __init__(self, plane: Dataplane) -> None:
-        super().__init__(_answer, request_factory=_make_exchange, loop=plane.loop)
+        super().__init__(_nobody, loop=plane.loop)
         self._plane = plane
         limits = plane.limits
         self._protocol_settings: dict[str, Any] = {
-            "keepalive_timeout": limits.keepalive_timeout,
+            "keepalive_timeout": 0,  # ours is the deadline of the connection
             "access_log": None,
             # Heads were measured before aiohttp sees them; its own limits only have to be no smaller.
             "max_line_size": limits.request_line,
             "max_field_size": limits.header_field + 2,
             "max_headers": limits.header_count,
-            "lingering_time": 0,
             "read_bufsize": _BODY_BUFFER,
             "auto_decompress": False,
         }
@@ -409,16 +421,6 @@ class GatewayServer(web.Server):
         return len(left)
 
 
-def _make_exchange(
-    message: RawRequestMessage,  # noqa: ARG001 - aiohttp's view of the head; ours is on the protocol
-    payload: StreamReader,
-    protocol: RequestHandler,
-    writer: Any,  # noqa: ARG001
-    task: Any,  # noqa: ARG001
-) -> web.BaseRequest:
-    return cast("web.BaseRequest", cast("DownstreamProtocol", protocol).begin_exchange(payload))
-
-
-async def _answer(request: web.BaseRequest) -> web.StreamResponse:
-    answered = await cast("Exchange", request).run()
-    return answered.as_response()
+async def _nobody(request: web.BaseRequest) -> web.StreamResponse:
+    """aiohttp wants a handler; `DownstreamProtocol.start` takes the messages before it would be asked."""
+    raise NotImplementedError

@@ -33,6 +33,9 @@ class Receiver(Protocol):
     def answer_data(self, data: bytes) -> None:
         """Octets of the answer's body, transfer coding removed."""
 
+    def flush(self) -> None:
+        """Nothing more came in one piece with the head."""
+
     def answer_end(self, trailers: tuple[Field, ...]) -> None:
         """The answer is complete."""
 
@@ -79,16 +82,20 @@ class UpstreamConnection(asyncio.Protocol):
         "answer",
         "reused",
         "sent_all",
+        "target",
     )
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         service: Service,
+        target: str,
         resting: Callable[["UpstreamConnection"], None],
         lost: Callable[["UpstreamConnection"], None],
     ) -> None:
         self._service = service
+        self.target = target
+        """host:port"""
         self._resting = resting
         self._lost = lost
         self._deadline = Deadline(loop, self._expired)
@@ -307,6 +314,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._end(data, ())
         elif data:
             self._body(data)
+        if self._receiver is not None:
+            self._receiver.flush()
 
     def _body(self, data: bytes) -> None:
         receiver = self._receiver

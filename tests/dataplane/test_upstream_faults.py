@@ -160,12 +160,28 @@ async def test_a_reset_ends_no_answer_until_close(client: RawClient, upstream: U
         await client.request("GET", "/api", BEARER)
 
 
-@pytest.mark.parametrize("bad", [b"zz\r\n", b"5\r\n12345XX", b"5\r\n12345\r\n0\r\nX : y\r\n\r\n"])
+BAD_CHUNKS = [b"zz\r\n", b"5\r\n12345XX", b"5\r\n12345\r\n0\r\nX : y\r\n\r\n"]
+BEGUN = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+
+
+@pytest.mark.parametrize("bad", BAD_CHUNKS)
 async def test_a_broken_chunk_is_visibly_cut(client: RawClient, upstream: Upstream, bad: bytes):
-    """N80, N81: what broke inside the body cannot be a 502 any more."""
-    upstream.will(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n" + bad)
+    """N80, N81: what breaks after the answer has begun cannot be a 502 any more."""
+    begun = asyncio.Event()
+    upstream.will(BEGUN, begun, bad)
+    await client.send(b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n")
+    answer = await client.answer_head()
+    begun.set()
     with pytest.raises((Broken, ConnectionError)):
-        await client.request("GET", "/api", BEARER)
+        await client.read_body(answer)
+    await upstream.until(upstream.connections[0].ended.is_set)
+
+
+@pytest.mark.parametrize("bad", BAD_CHUNKS)
+async def test_a_broken_chunk_that_comes_with_the_head_is_502(client: RawClient, upstream: Upstream, bad: bytes):
+    """N80: nothing of it was passed on yet."""
+    upstream.will(BEGUN + bad)
+    assert (await client.request("GET", "/api", BEARER)).status == 502
     await upstream.until(upstream.connections[0].ended.is_set)
 
 
