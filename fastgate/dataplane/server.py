@@ -33,6 +33,8 @@ _INBOX: Final = 64 * 1024
 """Octets held back behind a request under way before reading is paused."""
 _LINGER: Final = 1.0
 """Seconds to let a refused client read why before the connection is closed (RFC 9112 section 9.6)."""
+_SWEEP: Final = 0.05
+"""Seconds between two looks at what is left to drain."""
 
 
 class _Stage(Enum):
@@ -398,10 +400,12 @@ class GatewayServer(web.Server):
         self._plane.draining = True
         loop = self._plane.loop
         end = loop.time() + seconds
+        # What clients sent before they could know is read first: it makes a request of an idle connection.
+        await asyncio.sleep(_SWEEP)
         while self.connections and loop.time() < end:
             for connection in self.connections:
                 cast("DownstreamProtocol", connection).begin_drain()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_SWEEP)
         left = self.connections
         for connection in left:
             connection.force_close()
