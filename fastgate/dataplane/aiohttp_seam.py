@@ -99,6 +99,11 @@ def newest_message(protocol: RequestHandler) -> "tuple[RawRequestMessage | None,
     return (None if isinstance(message, _ErrInfo) else message), payload
 
 
+async def drained(protocol: RequestHandler) -> None:
+    """Wait until the client has taken what was written. Raises ConnectionError when it is lost."""
+    await protocol._drain_helper()
+
+
 def reading_is_paused(protocol: RequestHandler) -> bool:
     """The body's buffer is full: not the client, but whoever reads the body is slow."""
     return protocol._reading_paused

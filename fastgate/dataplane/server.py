@@ -302,6 +302,9 @@ class DownstreamProtocol(RequestHandler):
         """The answer is written: take the next request, or part."""
         self.exchange = None
         self._payload = None
+        if keep_alive and self.writing_paused:
+            # Who does not read answers is asked for no more requests: the pause held for this exchange only.
+            await seam.drained(self)
         if keep_alive and self.transport is not None:
             self._stage = _Stage.HEAD
             self._left = 0
