@@ -95,6 +95,9 @@ class App:
         """Accept no more, finish what is open by the deadline, stop. Returns how many connections were cut."""
         log.info("draining", seconds=self._plane.limits.drain_timeout)
         self._plane.draining = True
+        # Two turns of the loop: closing a listener resets the connections that wait to be accepted.
+        for _ in range(2):
+            await asyncio.sleep(0)
         for server in self._servers:
             server.close()
         cut = await self._server.drain(self._plane.limits.drain_timeout)

@@ -4,6 +4,7 @@ aiohttp's `RequestHandler` feeds its parser, queues the messages, gives each bod
 one task per connection: `start`. Ours waits for those messages with `next_message`.
 """
 
+from contextlib import suppress
 from typing import Final
 
 import aiohttp
@@ -67,6 +68,12 @@ def newest_message(protocol: RequestHandler) -> tuple[BaseException | None, Stre
         return ConnectionResetError("the connection is closing"), EMPTY_PAYLOAD
     message, payload = protocol._messages[-1]
     return (message.exc if isinstance(message, _ErrInfo) else None), payload
+
+
+async def drained(protocol: RequestHandler) -> None:
+    """Wait until the client has taken what was written, or is lost."""
+    with suppress(ConnectionError):
+        await protocol._drain_helper()
 
 
 def reading_is_paused(protocol: RequestHandler) -> bool:

@@ -194,6 +194,8 @@ class Exchange:
             done = self._done = plane.loop.create_future()
             self._forwarded_at = plane.clock.monotonic()
             connection.begin(self, request, head.method, has_body=has_body)
+            if self._protocol.writing_paused:
+                connection.pause_reading()
             if has_body:
                 protected = forward.forwarding.protected
                 self._upload = plane.loop.create_task(self._send_body(connection, framing, protected))

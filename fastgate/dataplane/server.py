@@ -32,6 +32,8 @@ _INBOX: Final = 64 * 1024
 """Octets held back behind a request under way before reading is paused."""
 _LINGER: Final = 1.0
 """Seconds to let a refused client read why before the connection is closed (RFC 9112 section 9.6)."""
+_SWEEP: Final = 0.05
+"""Seconds between two looks at what is left to drain."""
 
 
 class _Stage(Enum):
@@ -301,6 +303,9 @@ class DownstreamProtocol(RequestHandler):
                 keep_alive = exchange.refuse(HeadError(500, "internal error"))
             self.exchange = None
             if keep_alive:
+                if self.writing_paused:
+                    # Who does not read answers is asked for no more requests: the pause held for this exchange only.
+                    await seam.drained(self)
                 keep_alive = self._next()
             elif not self.body_complete or self._discarding:
                 await self._part()
@@ -309,10 +314,12 @@ class DownstreamProtocol(RequestHandler):
 
     def _next(self) -> bool:
         """Turn to the next request; False when none can come."""
+        if self.transport is None:
+            return False
         self._stage = _Stage.HEAD
         self._left = 0
         self._payload = None
-        if self._inbox_paused and self.transport is not None:
+        if self._inbox_paused:
             self._inbox_paused = False
             self.transport.resume_reading()
         if self._inbox:
@@ -410,10 +417,12 @@ class GatewayServer(web.Server):
         self._plane.draining = True
         loop = self._plane.loop
         end = loop.time() + seconds
+        # What clients sent before they could know is read first: it makes a request of an idle connection.
+        await asyncio.sleep(_SWEEP)
         while self.connections and loop.time() < end:
             for connection in self.connections:
                 cast("DownstreamProtocol", connection).begin_drain()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_SWEEP)
         left = self.connections
         for connection in left:
             connection.force_close()

@@ -1,0 +1,75 @@
+"""Clients and upstreams that mean harm, or do it without meaning to: memory, time and connections stay bounded."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastgate.dataplane.server import DownstreamProtocol
+from tests.support.client import RawClient
+from tests.support.plane import Plane
+from tests.support.upstream import Upstream, answer
+
+GET = b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n"
+BOUND = 1 << 20
+"""Octets that one connection may hold in memory: generous, and far below what these tests send."""
+
+
+def protocol_of(plane: Plane) -> DownstreamProtocol:
+    (protocol,) = plane.server.connections
+    return protocol
+
+
+async def most_buffered(protocol: DownstreamProtocol, seconds: float = 0.4) -> int:
+    """Watch how much waits for a client for a while."""
+    most = 0
+    for _ in range(int(seconds / 0.02)):
+        if protocol.transport is not None:
+            most = max(most, protocol.transport.get_write_buffer_size())
+        await asyncio.sleep(0.02)
+    return most
+
+
+@asynccontextmanager
+async def lazy(plane: Plane) -> AsyncIterator[RawClient]:
+    """A client that is read from only when the test does so; whatever happens, it leaves with a reset."""
+    client = await plane.client(receive_buffer=4096)
+    try:
+        yield client
+    finally:
+        client.abort()
+
+
+async def flood(conversation) -> None:
+    """Answer with 50 MB, as fast as they are taken."""
+    await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n")
+    for _ in range(1000):
+        await conversation.send(b"x" * 50_000)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------
+
+
+async def test_answers_nobody_reads_are_not_piled_up(plane: Plane):
+    """N57, C3: a client that pipelines and does not read is read no further."""
+    count = 20_000
+    async with lazy(plane) as client:
+        client.writer.write(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n" * count)
+        await plane.until(lambda: plane.server.connections and protocol_of(plane).writing_paused, "a full buffer")
+        assert await most_buffered(protocol_of(plane)) < BOUND
+        assert plane.stats.requests.total() < count
+        for _ in range(count):
+            assert (await client.answer()).status == 404
+
+
+async def test_the_next_answer_waits_for_the_one_before(plane: Plane, upstream: Upstream):
+    """N57, U5: a pause that the first of two pipelined answers left behind holds for the second too."""
+    upstream.will(answer(200, b"y" * 4_000_000))
+    upstream.will(flood)
+    async with lazy(plane) as client:
+        await client.send(GET * 2)
+        got = 0
+        while not plane.lines:
+            got += len(await client.reader.read(65536))
+        assert await most_buffered(protocol_of(plane)) < BOUND
+        while got < 54_000_000:
+            got += len(await client.reader.read(65536))
