@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from fastgate.dataplane.head import FIELDS
+from fastgate.dataplane.head import split_fields
 from fastgate.errors import ForwardError, Side, Stage
 from fastgate.model import NO_BODY, AnswerHead, BodyKind, Field, Framing
 
@@ -40,17 +40,18 @@ def parse_answer_head(raw: bytes, method: str) -> AnswerHead:
                 raise malformed(f"conflicting {key.decode('ascii')}")
             elif key == b"transfer-encoding":
                 raise malformed("repeated transfer-encoding")
-    options = {token.strip() for token in one.get(b"connection", b"").lower().split(b",")}
+    connection = one.get(b"connection")
+    options = [token.strip() for token in connection.lower().split(b",")] if connection else ()
     http_1_0 = line[1] == b"0"
     framing = _framing(status, method, one, http_1_0=http_1_0)
+    kept = b"keep-alive" in options if http_1_0 else b"close" not in options
     return AnswerHead(
-        status=status,
-        reason=line[3] or b"",
-        fields=fields,
-        framing=framing,
-        keep_alive=(b"keep-alive" in options if http_1_0 else b"close" not in options)
-        and framing.kind is not BodyKind.UNTIL_CLOSE,
-        upgrade=one.get(b"upgrade", b"").lower() if status == _SWITCHING and b"upgrade" in options else None,
+        status,
+        line[3] or b"",
+        fields,
+        framing,
+        kept and framing.kind is not BodyKind.UNTIL_CLOSE,
+        one.get(b"upgrade", b"").lower() if status == _SWITCHING and b"upgrade" in options else None,
     )
 
 
@@ -58,16 +59,16 @@ _WANTED: Final = frozenset({b"connection", b"content-length", b"transfer-encodin
 
 
 def _fields(raw: bytes, start: int, end: int) -> tuple[Field, ...]:
-    lines = FIELDS.findall(raw, start, end)
-    if sum(len(name) + len(value) for name, value in lines) + 3 * len(lines) != end - start:
+    lines, fields = split_fields(raw, start, end)
+    if fields is None:
         # RFC 9112 section 5.1: a proxy removes white space before the colon of an answer; all else is malformed.
-        mended = _SPACE_BEFORE_COLON.sub(rb"\1:", raw[start - 2 : end])[2:]
-        lines = FIELDS.findall(mended)
-        if sum(len(name) + len(value) for name, value in lines) + 3 * len(lines) != len(mended):
+        mended = _SPACE_BEFORE_COLON.sub(rb"\1:", raw[start - 2 : end])
+        lines, fields = split_fields(mended, 2, len(mended))
+        if fields is None:
             raise malformed("malformed header field")
     if len(lines) > MAX_FIELDS:
         raise malformed("too many header fields")
-    return tuple([(name.lower(), name, value.strip(b" \t")) for name, value in lines])
+    return fields
 
 
 def _framing(status: int, method: str, one: dict[bytes, bytes], *, http_1_0: bool) -> Framing:

@@ -5,7 +5,8 @@ upstream behind it, and because it keeps what the other drops (the target as sen
 """
 
 import re
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from fastgate.errors import HeadError
 from fastgate.model import NO_BODY, BodyKind, Field, Framing, Limits, RequestHead
@@ -13,11 +14,13 @@ from fastgate.model import NO_BODY, BodyKind, Field, Framing, Limits, RequestHea
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 FIELDS: Final = re.compile(rb"(" + TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)\r\n")
 """A field line (RFC 9112 section 5): no space before the colon, no folding, no control characters."""
-_LINE: Final = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])")
+_LINE: Final = re.compile(rb"(" + TOKEN + rb") ([\x21\x22\x24-\x5b\x5d-\x7e]+) HTTP/1\.([01])")
+"""No raw octet outside ASCII, no space, fragment or backslash in the target (RFC 9112 section 3.2)."""
 _OTHER_VERSION: Final = re.compile(rb"\S+ \S+ HTTP/(?!1\.[01])\d\.\d")
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _AUTHORITY: Final = re.compile(r"(?:[a-z0-9._~%\-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
+_NOT_SERVED: Final = frozenset({"CONNECT", "TRACE"})
 _MAX_PORT: Final = 65535
 _LENGTH_DIGITS: Final = 18
 """Keeps a length far below 2**63 for whoever reads it next."""
@@ -46,47 +49,97 @@ def _refuse_hopeless(buffer: bytes | bytearray, limits: Limits) -> None:
         raise HeadError(431, "header section too large")
 
 
+class _Section(NamedTuple):
+    """What a header section says, whatever request line stands before it."""
+
+    fields: tuple[Field, ...]
+    host: bytes | None
+    framing: Framing
+    keep_alive: bool
+    upgrade: bytes | None
+    expects_continue: bool
+
+
+class HeadParser:
+    """Parses the heads of one connection; remembers the last header section, because clients repeat theirs."""
+
+    __slots__ = ("_limits", "_octets", "_peer", "_port", "_scheme", "_section", "_version")
+
+    def __init__(self, limits: Limits, *, scheme: str, peer: str, port: int) -> None:
+        self._limits = limits
+        self._scheme = scheme
+        self._peer = peer
+        self._port = port
+        self._octets = b""
+        self._version = b""
+        self._section: _Section | None = None
+
+    def parse(self, raw: bytes) -> RequestHead:
+        """Parse one complete head, its final empty line included. Raises HeadError with the status it deserves."""
+        line_end = raw.index(b"\r\n")
+        line = _LINE.fullmatch(raw, 0, line_end)
+        if line_end > self._limits.request_line:
+            raise HeadError(414, "request line too long")
+        if line is None:
+            raise _refuse_line(raw, line_end)
+        octets, version = raw[line_end:], line[3]
+        section = self._section
+        if section is None or octets != self._octets or version != self._version:
+            section = _parse_section(raw, line_end + 2, self._limits, http_1_0=version == b"0")
+            self._octets, self._version, self._section = octets, version, section
+        fields, host, framing, keep_alive, upgrade, expects_continue = section
+        method, http_1_0 = line[1].decode("ascii"), version == b"0"
+        authority, target = _resolve_target(method, line[2].decode("ascii"), host, http_1_0=http_1_0)
+        path, mark, query = target.partition("?")
+        return RequestHead(
+            method,
+            target.encode("ascii"),
+            path,
+            query if mark else None,
+            http_1_0,
+            authority,
+            fields,
+            framing,
+            keep_alive,
+            upgrade,
+            expects_continue,
+            self._scheme,
+            self._peer,
+            self._port,
+        )
+
+
 def parse_request_head(raw: bytes, *, limits: Limits, scheme: str, peer: str, port: int) -> RequestHead:
-    """Parse one complete head, its final empty line included. Raises HeadError with the status it deserves."""
-    line_end = raw.index(b"\r\n")
-    line = _LINE.fullmatch(raw, 0, line_end)
-    if line_end > limits.request_line:
-        raise HeadError(414, "request line too long")
-    if line is None:
-        if _OTHER_VERSION.fullmatch(raw, 0, line_end):
-            raise HeadError(505, "not HTTP/1.0 or HTTP/1.1")
-        raise HeadError(400, "malformed request line")
-    method = line[1].decode("ascii")
-    http_1_0 = line[3] == b"0"
-    fields = parse_fields(raw, line_end + 2, len(raw) - 2, limits)
+    """Parse a head that stands alone. Raises HeadError."""
+    return HeadParser(limits, scheme=scheme, peer=peer, port=port).parse(raw)
+
+
+def _refuse_line(raw: bytes, line_end: int) -> HeadError:
+    if _OTHER_VERSION.fullmatch(raw, 0, line_end):
+        return HeadError(505, "not HTTP/1.0 or HTTP/1.1")
+    return HeadError(400, "malformed request line")
+
+
+def _parse_section(raw: bytes, start: int, limits: Limits, *, http_1_0: bool) -> _Section:
+    fields = parse_fields(raw, start, len(raw) - 2, limits)
     one = _single_values(fields)
-    host, target = _resolve_target(method, line[2].decode("ascii"), one.get(b"host"), http_1_0=http_1_0)
-    path, mark, query = target.partition("?")
     options = [token.strip().lower() for token in one.get(b"connection", b"").split(b",")]
     framing = request_framing(one, http_1_0=http_1_0)
     upgrading = b"upgrade" in options and not http_1_0 and framing.kind is BodyKind.NONE
-    return RequestHead(
-        method=method,
-        target=target.encode("ascii"),
-        path=path,
-        query=query if mark else None,
-        http_1_0=http_1_0,
-        host=host,
+    return _Section(
         fields=fields,
+        host=one.get(b"host"),
         framing=framing,
         keep_alive=b"keep-alive" in options if http_1_0 else b"close" not in options,
         upgrade=one.get(b"upgrade", b"").lower() or None if upgrading else None,
         expects_continue=_expects_continue(one.get(b"expect"), http_1_0=http_1_0),
-        scheme=scheme,
-        peer=peer,
-        port=port,
     )
 
 
 def parse_fields(raw: bytes, start: int, end: int, limits: Limits) -> tuple[Field, ...]:
     """Every field line of a section between two offsets; raises HeadError 400 or 431."""
-    lines = FIELDS.findall(raw, start, end)
-    if sum(len(name) + len(value) for name, value in lines) + 3 * len(lines) != end - start:
+    lines, fields = split_fields(raw, start, end)
+    if fields is None:
         raise HeadError(400, "malformed header field")
     if len(lines) > limits.header_count:
         raise HeadError(431, "too many header fields")
@@ -97,7 +150,18 @@ def parse_fields(raw: bytes, start: int, end: int, limits: Limits) -> tuple[Fiel
                 raise HeadError(431, "header field too large")
         if end - start > limits.header_section:
             raise HeadError(431, "header section too large")
-    return tuple([(name.lower(), name, value.strip(b" \t")) for name, value in lines])
+    return fields
+
+
+def split_fields(raw: bytes, start: int, end: int) -> tuple[list[tuple[bytes, bytes]], tuple[Field, ...] | None]:
+    """Split a section into its lines and their fields; None when not every octet belongs to a well-formed line."""
+    lines = FIELDS.findall(raw, start, end)
+    taken = 0
+    fields = []
+    for name, value in lines:
+        taken += len(name) + len(value) + 3
+        fields.append((name.lower(), name, value.strip(b" \t")))
+    return lines, tuple(fields) if taken == end - start else None
 
 
 _ONCE: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
@@ -120,12 +184,10 @@ def _single_values(fields: tuple[Field, ...]) -> dict[bytes, bytes]:
 
 def _resolve_target(method: str, target: str, host: bytes | None, *, http_1_0: bool) -> tuple[str, str]:
     """Return (authority, origin-form target). An absolute-form target's authority wins (RFC 9112 section 3.2.2)."""
-    if method in {"CONNECT", "TRACE"}:
+    if method in _NOT_SERVED:
         raise HeadError(501, f"{method} is not served")
-    if "#" in target or "\\" in target:
-        raise HeadError(400, "fragment or backslash in the target")
     authority = _authority(host, required=not http_1_0)
-    if target.startswith("/"):
+    if target[0] == "/":
         return authority, target
     if target == "*":
         if method != "OPTIONS":
@@ -143,6 +205,7 @@ def _resolve_target(method: str, target: str, host: bytes | None, *, http_1_0: b
     return authority, "/" + rest
 
 
+@lru_cache(maxsize=1024)
 def _authority(value: bytes | None, *, required: bool) -> str:
     if value is None and not required:
         return ""

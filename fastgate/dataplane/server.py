@@ -19,7 +19,7 @@ from fastgate.dataplane import aiohttp_seam as seam
 from fastgate.dataplane.deadline import Deadline
 from fastgate.dataplane.exchange import UNREAD, BodyStalledError, Exchange
 from fastgate.dataplane.framing import ChunkedDecoder, FramingError, chunk, last_chunk
-from fastgate.dataplane.head import find_head_end, parse_request_head
+from fastgate.dataplane.head import HeadParser, find_head_end
 from fastgate.dataplane.plane import Dataplane
 from fastgate.errors import HeadError
 from fastgate.model import BodyKind, Field
@@ -52,13 +52,13 @@ class DownstreamProtocol(RequestHandler):
         "_deadline",
         "_discarding",
         "_head",
+        "_heads",
         "_inbox",
         "_inbox_paused",
         "_left",
         "_parted",
         "_payload",
         "_peer",
-        "_port",
         "_refusal",
         "_scheme",
         "_stage",
@@ -92,7 +92,6 @@ class DownstreamProtocol(RequestHandler):
         self._write_deadline = Deadline(plane.loop, self._write_expired)
         self._scheme = "http"
         self._peer = ""
-        self._port = 0
 
     # --- connection ------------------------------------------------------------------------------------------
 
@@ -113,7 +112,7 @@ class DownstreamProtocol(RequestHandler):
             self._scheme = "https"
         peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         self._peer = peer[0] if peer else ""
-        self._port = local[1] if local else 0
+        self._heads = HeadParser(self.plane.limits, scheme=self._scheme, peer=self._peer, port=local[1] if local else 0)
         self._deadline.set(self.plane.limits.keepalive_timeout)
         super().connection_made(transport)
 
@@ -197,16 +196,15 @@ class DownstreamProtocol(RequestHandler):
                     self._deadline.set(limits.header_timeout)
                 return False
             raw = inbox[:end]
-            head = parse_request_head(raw, limits=limits, scheme=self._scheme, peer=self._peer, port=self._port)
+            self._head = self._heads.parse(raw)
         except HeadError as error:
             self._refuse(error)
             return False
         self._deadline.clear()
         self._inbox = inbox[end:]
-        self._head = head
         super().data_received(raw)
         refused, payload = seam.newest_message(self)
-        kind, self._left = head.framing
+        kind, self._left = self._head.framing
         if refused is not None:
             self._take_refusal(refused)
             return True

@@ -102,10 +102,9 @@ def verify(state: TokenState, token: AccessToken, access: Access, now: float) ->
         if not holds(state, policy, now):
             return _DENIED[reason]
     claims = state.claims
-    if policy.requirements:
-        failed = [item.reason for item in policy.requirements if not _satisfied(item, claims)]
-        if failed:
-            return _DENIED[min(failed, key=_RANK.__getitem__)]
+    failed = [item.reason for item in policy.requirements if not _satisfied(item, claims)]
+    if failed:
+        return _DENIED[min(failed, key=_RANK.__getitem__)]
     for path in policy.claims_forbidden:
         if claim(claims, path) is not ABSENT:
             return _DENIED[DenialReason.FORBIDDEN_CLAIM]
