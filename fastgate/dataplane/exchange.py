@@ -305,10 +305,12 @@ class Exchange(Turn):
             return
         if self._chunked:
             self._write(last_chunk(forwarding.trailers(trailers) if trailers else b""))
+        self._connection = None
         self._end(None)
 
     def answer_failed(self, error: ForwardError) -> None:
         """No complete answer will come."""
+        self._connection = None
         self._end(error)
 
     def switched(self, answer: AnswerHead, early: bytes) -> None:

@@ -73,3 +73,31 @@ async def test_the_next_answer_waits_for_the_one_before(plane: Plane, upstream: 
         assert await most_buffered(protocol_of(plane)) < BOUND
         while got < 54_000_000:
             got += len(await client.reader.read(65536))
+
+
+# --- connections to the upstream ----------------------------------------------------------------------------------
+
+
+async def test_a_pause_at_the_last_chunk_stays_with_its_client(plane: Plane, upstream: Upstream):
+    """T5: a slow client never leaves a resting upstream connection paused behind."""
+    last = asyncio.Event()
+    size = 8_000_000
+    upstream.will(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (size, b"z" * size), last, b"0\r\n\r\n"
+    )
+    async with lazy(plane) as client:
+        await client.send(GET)
+        await upstream.head(0)
+        transport = protocol_of(plane).transport
+        assert transport is not None
+        transport.set_write_buffer_limits(high=2 * size)
+        (pool,) = plane.upstreams.current[0].pools
+        await plane.until(lambda: plane.server.connections[0].exchange._sent == size, "the whole body")
+        # The next octet fills the buffer.
+        transport.set_write_buffer_limits(high=transport.get_write_buffer_size())
+        last.set()
+        await plane.until(lambda: pool.idle_count == 1, "the upstream's connection to rest")
+        async with await plane.client() as second:
+            assert (await second.request("GET", "/public")).status == 200
+        assert len(upstream.connections) == 1
+        assert len((await client.answer()).body) == size
