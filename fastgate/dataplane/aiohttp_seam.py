@@ -53,6 +53,8 @@ class Turn:
 
     def _cancel(self, exc: BaseException) -> None:
         """The connection is lost: whoever reads the body is told."""
+        if isinstance(exc, Exception) and not isinstance(exc, ConnectionError):
+            exc = ConnectionResetError(f"the connection broke: {type(exc).__name__}")
         self.payload.set_exception(exc)
 
 
@@ -94,8 +96,8 @@ def queue_refusal(protocol: RequestHandler, error: HeadError) -> None:
 
 
 def newest_message(protocol: RequestHandler) -> "tuple[RawRequestMessage | None, StreamReader]":
-    """The message aiohttp's parser queued last; None instead of the message when it refused the octets."""
-    message, payload = protocol._messages[-1]
+    """The message aiohttp's parser queued last; None instead of it when the octets were refused, or came too late."""
+    message, payload = protocol._messages[-1] if protocol._messages else (None, EMPTY_PAYLOAD)
     return (None if isinstance(message, _ErrInfo) else message), payload
 
 

@@ -410,7 +410,8 @@ class Exchange(Turn):
             upload.cancel()
         if self._expiry is not None:
             self._expiry.cancel()
-        if self._tunnel:
+        done = self._done
+        if self._tunnel or (done is not None and (done.cancelled() or not done.done())):
             self._abandon()
         self._connection = None
 

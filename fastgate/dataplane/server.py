@@ -35,6 +35,8 @@ _LINGER: Final = 1.0
 """Seconds to let a refused client read why before the connection is closed (RFC 9112 section 9.6)."""
 _SWEEP: Final = 0.05
 """Seconds between two looks at what is left to drain."""
+_FIRST_REQUEST: Final = 1.0
+"""Seconds that draining waits for the first request on a connection that was accepted before."""
 
 
 class _Stage(Enum):
@@ -52,6 +54,7 @@ class DownstreamProtocol(RequestHandler):
         "_chunks",
         "_deadline",
         "_discarding",
+        "_fresh",
         "_head",
         "_inbox",
         "_inbox_paused",
@@ -86,6 +89,8 @@ class DownstreamProtocol(RequestHandler):
         self._chunks: ChunkedDecoder | None = None
         self._tunnel = False
         self._discarding = False
+        self._fresh = True
+        """No request has come yet."""
         self._parted: asyncio.Future[None] | None = None
         self._deadline = Deadline(plane.loop, self._read_expired)
         self._write_deadline = Deadline(plane.loop, self._write_expired)
@@ -148,9 +153,13 @@ class DownstreamProtocol(RequestHandler):
             self.exchange.client_half_closed()
         return True
 
-    def begin_drain(self) -> None:
-        """Close now if nothing is under way; otherwise the answer that is due says `Connection: close`."""
-        if self._stage is _Stage.HEAD and not self._inbox and self.transport is not None:
+    def begin_drain(self, *, patient: bool = False) -> None:
+        """Close now if nothing is under way; otherwise the answer that is due says `Connection: close`.
+
+        `patient`: a client that has just connected is about to say something, and would lose it.
+        """
+        idle = self._stage is _Stage.HEAD and not self._inbox
+        if idle and self.transport is not None and not (patient and self._fresh):
             self.transport.close()
 
     # --- octets in -------------------------------------------------------------------------------------------
@@ -198,6 +207,7 @@ class DownstreamProtocol(RequestHandler):
             self._refuse(error)
             return False
         self._deadline.clear()
+        self._fresh = False
         self._inbox = inbox[end:]
         self._head = head
         super().data_received(raw)
@@ -402,12 +412,13 @@ class GatewayServer(web.Server):
         """Finish what is under way, at most `seconds`; returns how many connections had to be cut."""
         self._plane.draining = True
         loop = self._plane.loop
-        end = loop.time() + seconds
+        begun = loop.time()
+        end = begun + seconds
         # What clients sent before they could know is read first: it makes a request of an idle connection.
         await asyncio.sleep(_SWEEP)
         while self.connections and loop.time() < end:
             for connection in self.connections:
-                cast("DownstreamProtocol", connection).begin_drain()
+                cast("DownstreamProtocol", connection).begin_drain(patient=loop.time() < begun + _FIRST_REQUEST)
             await asyncio.sleep(_SWEEP)
         left = self.connections
         for connection in left:
