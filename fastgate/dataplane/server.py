@@ -131,8 +131,18 @@ class DownstreamProtocol(RequestHandler):
         self._inbox = b""
         if self._parted is not None and not self._parted.done():
             self._parted.set_result(None)
+
+    def force_close(self) -> None:
+        """Let go of the client: also aiohttp's way to close an idle connection, and to say that one was lost."""
+        super().force_close()
+        self._say_farewell()
         if self.exchange is not None:
             self.exchange.downstream_lost()
+
+    def _say_farewell(self) -> None:
+        """What is written still goes out before the connection closes, but not to a client that does not read it."""
+        if self._wire is not None:
+            self._write_deadline.set(self.plane.limits.body_timeout)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # aiohttp's says None: it always closes
         """A half-closed client still gets its answers (RFC 9112 section 9.6); TLS cannot be half-closed."""
@@ -148,6 +158,7 @@ class DownstreamProtocol(RequestHandler):
             self._break_body(RequestPayloadError("the client ended its body early"))
             return True
         if self._stage is _Stage.HEAD:
+            self._say_farewell()
             return None
         if self.exchange is not None:
             self.exchange.client_half_closed()
@@ -312,6 +323,8 @@ class DownstreamProtocol(RequestHandler):
         """The answer is written: take the next request, or part."""
         self.exchange = None
         self._payload = None
+        if not keep_alive:
+            self._say_farewell()
         if keep_alive and self.writing_paused:
             # Who does not read answers is asked for no more requests: the pause held for this exchange only.
             await seam.drained(self)
@@ -323,6 +336,7 @@ class DownstreamProtocol(RequestHandler):
                 self.transport.resume_reading()
             self._take_in()
             if self._stage is _Stage.HEAD and not self._inbox and (self.client_eof or self.plane.draining):
+                self._say_farewell()
                 self.close()
         elif linger:
             await self._part()
@@ -367,7 +381,8 @@ class DownstreamProtocol(RequestHandler):
     def resume_writing(self) -> None:
         """It has caught up."""
         super().resume_writing()
-        self._write_deadline.clear()
+        if self.transport is not None and not self.transport.is_closing():
+            self._write_deadline.clear()
         if self.exchange is not None:
             self.exchange.downstream_resumed()
 

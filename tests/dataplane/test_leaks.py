@@ -14,7 +14,7 @@ from fastgate.dataplane.exchange import Exchange
 from fastgate.dataplane.server import DownstreamProtocol
 from fastgate.model import Limits
 from tests.support.plane import BEARER, Plane
-from tests.support.upstream import Upstream, silence
+from tests.support.upstream import Upstream, answer, silence
 
 GET = b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n"
 TOKEN = b"Authorization: %b\r\n" % BEARER[1].encode()
@@ -216,3 +216,26 @@ async def test_a_tls_client_whose_records_break(upstream: Upstream, caplog):
             assert (line.outcome, line.status) == ("client_gone", 0)
         await before.is_back(upstream)
     assert not [each for each in caplog.records if "never retrieved" in each.message]
+
+
+@pytest.mark.parametrize("how", ["close", "keep-alive", "fin"])
+async def test_a_farewell_nobody_reads_has_an_end(upstream: Upstream, how: str):
+    """C1, C4: what is still to be written when a connection closes is not waited for without end."""
+    upstream.will(answer(200, b"x" * 8_000_000))
+    limits = Limits(body_timeout=0.3, keepalive_timeout=0.2)
+    async with Plane.before(upstream.port, limits=limits) as plane:
+        client = await plane.client(receive_buffer=4096)
+        try:
+            await plane.until(lambda: len(plane.server.connections) == 1, "the connection")
+            transport = plane.server.connections[0].transport
+            assert transport is not None
+            # So full that much is left, not so full that it counts as paused.
+            transport.set_write_buffer_limits(high=1 << 30)
+            option = b"Connection: close\r\n" if how == "close" else b""
+            await client.send(b"GET /public HTTP/1.1\r\nHost: a\r\n%b\r\n" % option)
+            if how == "fin":
+                client.half_close()
+            await plane.line(0)
+            await plane.until(lambda: not plane.stats.connections.total(), "the connection to end")
+        finally:
+            client.abort()
