@@ -52,9 +52,10 @@ async def _serve(load: Callable[[], Snapshot]) -> int:
 async def _reload(app: App) -> None:
     try:
         await app.reload()
+    # Without tracebacks: a mistake in a file is no fault of the program.
     except ConfigError as error:
         for problem in error.problems:
-            log.exception(
+            log.error(  # noqa: TRY400
                 "configuration not reloaded",
                 file=error.file,
                 line=problem.line,
@@ -62,4 +63,4 @@ async def _reload(app: App) -> None:
                 problem=problem.message,
             )
     except FastgateError as error:
-        log.exception("configuration not reloaded", problem=str(error))
+        log.error("configuration not reloaded", problem=str(error))  # noqa: TRY400

@@ -427,13 +427,33 @@ async def test_a_request_that_arrives_as_draining_begins(upstream, usual):
         assert (await client.request("GET", "/public")).status == 200
     for client in clients:
         client.writer.write(b"GET /public/last HTTP/1.1\r\nHost: a\r\n\r\n")
-    # Nothing has been read yet: this task has not let the loop run since.
+    # Nothing was read or accepted since: the loop, which all of this shares, has not run.
+    waiting = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(5)]
+    for each in waiting:
+        each.sendall(b"GET /public/first HTTP/1.1\r\nHost: a\r\n\r\n")
     draining = asyncio.create_task(gateway.stop())
+    clients += [RawClient(*await asyncio.open_connection(sock=each)) for each in waiting]
     for client in clients:
         got = await client.answer()
         assert (got.status, got.header("connection")) == (200, "close")
         await client.close()
     assert await draining == 0
+
+
+async def test_a_client_that_has_just_connected(upstream, usual):
+    """P3: its first request is on the way and would be lost; a client that was idle is not waited for."""
+    gateway = await Served(usual).start()
+    idle, fresh, silent = [await gateway.connect() for _ in range(3)]
+    assert (await idle.request("GET", "/public")).status == 200
+    draining = asyncio.create_task(gateway.stop())
+    assert await idle.rest() == b""
+    got = await fresh.request("GET", "/public")
+    assert (got.status, got.header("connection")) == (200, "close")
+    # Who says nothing is not waited for long.
+    assert await silent.rest() == b""
+    assert await draining == 0
+    for client in (idle, fresh, silent):
+        await client.close()
 
 
 async def test_draining_has_an_end(idp, upstream, usual):

@@ -303,10 +303,12 @@ class Exchange:
         if self._chunked:
             self._write(last_chunk(forwarding.trailers(trailers) if trailers else b""))
         self.flush()
+        self._connection = None
         self._end(None)
 
     def answer_failed(self, error: ForwardError) -> None:
         """No complete answer will come."""
+        self._connection = None
         self._end(error)
 
     def switched(self, answer: AnswerHead, early: bytes) -> None:
@@ -407,7 +409,8 @@ class Exchange:
             upload.cancel()
         if self._expiry is not None:
             self._expiry.cancel()
-        if self._tunnel:
+        done = self._done
+        if self._tunnel or (done is not None and (done.cancelled() or not done.done())):
             self._abandon()
         self._connection = None
 

@@ -85,6 +85,11 @@ class TargetPool:
         except BaseException:
             self._open.discard(connection)
             raise
+        if not connection.usable:
+            # Ended, or spoken on unasked, in the moment between: a request on it would wait for nobody.
+            connection.abort()
+            self._connect_failed(connection)
+            raise ForwardError(Side.UPSTREAM, Stage.CONNECT, f"{self.name}: closed at once")
         self.health.succeeded()
         self.stats.upstream_connections.add(service.name, "opened")
         return connection

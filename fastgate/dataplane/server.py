@@ -34,6 +34,8 @@ _LINGER: Final = 1.0
 """Seconds to let a refused client read why before the connection is closed (RFC 9112 section 9.6)."""
 _SWEEP: Final = 0.05
 """Seconds between two looks at what is left to drain."""
+_FIRST_REQUEST: Final = 1.0
+"""Seconds that draining waits for the first request on a connection that was accepted before."""
 
 
 class _Stage(Enum):
@@ -51,6 +53,7 @@ class DownstreamProtocol(RequestHandler):
         "_chunks",
         "_deadline",
         "_discarding",
+        "_fresh",
         "_head",
         "_heads",
         "_inbox",
@@ -87,6 +90,8 @@ class DownstreamProtocol(RequestHandler):
         self._refusal: HeadError | None = None
         self._tunnel = False
         self._discarding = False
+        self._fresh = True
+        """No request has come yet."""
         self._parted: asyncio.Future[None] | None = None
         self._deadline = Deadline(plane.loop, self._read_expired)
         self._write_deadline = Deadline(plane.loop, self._write_expired)
@@ -129,8 +134,18 @@ class DownstreamProtocol(RequestHandler):
             self._payload.set_exception(ConnectionResetError("the client left within its body"))
         if self._parted is not None and not self._parted.done():
             self._parted.set_result(None)
+
+    def force_close(self) -> None:
+        """Let go of the client: also aiohttp's way to close an idle connection, and to say that one was lost."""
+        super().force_close()
+        self._say_farewell()
         if self.exchange is not None:
             self.exchange.downstream_lost()
+
+    def _say_farewell(self) -> None:
+        """What is written still goes out before the connection closes, but not to a client that does not read it."""
+        if self._wire is not None:
+            self._write_deadline.set(self.plane.limits.body_timeout)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # aiohttp's says None: it always closes
         """A half-closed client still gets its answers (RFC 9112 section 9.6); TLS cannot be half-closed."""
@@ -146,14 +161,19 @@ class DownstreamProtocol(RequestHandler):
             self._break_body(RequestPayloadError("the client ended its body early"))
             return True
         if self._stage is _Stage.HEAD:
+            self._say_farewell()
             return None
         if self.exchange is not None:
             self.exchange.client_half_closed()
         return True
 
-    def begin_drain(self) -> None:
-        """Close now if nothing is under way; otherwise the answer that is due says `Connection: close`."""
-        if self._stage is _Stage.HEAD and not self._inbox and self.transport is not None:
+    def begin_drain(self, *, patient: bool = False) -> None:
+        """Close now if nothing is under way; otherwise the answer that is due says `Connection: close`.
+
+        `patient`: a client that has just connected is about to say something, and would lose it.
+        """
+        idle = self._stage is _Stage.HEAD and not self._inbox
+        if idle and self.transport is not None and not (patient and self._fresh):
             self.transport.close()
 
     # --- octets in -------------------------------------------------------------------------------------------
@@ -201,6 +221,7 @@ class DownstreamProtocol(RequestHandler):
             self._refuse(error)
             return False
         self._deadline.clear()
+        self._fresh = False
         self._inbox = inbox[end:]
         super().data_received(raw)
         refused, payload = seam.newest_message(self)
@@ -305,8 +326,10 @@ class DownstreamProtocol(RequestHandler):
                     # Who does not read answers is asked for no more requests: the pause held for this exchange only.
                     await seam.drained(self)
                 keep_alive = self._next()
-            elif not self.body_complete or self._discarding:
-                await self._part()
+            if not keep_alive:
+                self._say_farewell()
+                if not self.body_complete or self._discarding:
+                    await self._part()
         if self.transport is not None:
             self.transport.close()
 
@@ -368,7 +391,8 @@ class DownstreamProtocol(RequestHandler):
     def resume_writing(self) -> None:
         """It has caught up."""
         super().resume_writing()
-        self._write_deadline.clear()
+        if self.transport is not None and not self.transport.is_closing():
+            self._write_deadline.clear()
         if self.exchange is not None:
             self.exchange.downstream_resumed()
 
@@ -414,12 +438,13 @@ class GatewayServer(web.Server):
         """Finish what is under way, at most `seconds`; returns how many connections had to be cut."""
         self._plane.draining = True
         loop = self._plane.loop
-        end = loop.time() + seconds
+        begun = loop.time()
+        end = begun + seconds
         # What clients sent before they could know is read first: it makes a request of an idle connection.
         await asyncio.sleep(_SWEEP)
         while self.connections and loop.time() < end:
             for connection in self.connections:
-                cast("DownstreamProtocol", connection).begin_drain()
+                cast("DownstreamProtocol", connection).begin_drain(patient=loop.time() < begun + _FIRST_REQUEST)
             await asyncio.sleep(_SWEEP)
         left = self.connections
         for connection in left:

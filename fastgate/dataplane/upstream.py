@@ -351,14 +351,16 @@ class UpstreamConnection(asyncio.Protocol):
         receiver, self._receiver = self._receiver, None
         answer = self.answer
         self._chunks = None
-        if not rest and self.sent_all and answer is not None and answer.keep_alive:
+        if receiver is not None:
+            # It lets go of us first: whatever it still did with us would hit the next exchange.
+            receiver.answer_end(trailers)
+        sure = not rest and self.sent_all and not self._write_stalled and self._phase is _Phase.BODY
+        if sure and answer is not None and answer.keep_alive:
             self._phase = _Phase.IDLE
             self.resume_reading()
             self._resting(self)
         else:
             self.abort()
-        if receiver is not None:
-            receiver.answer_end(trailers)
 
     def _switch(self, answer: AnswerHead, early: bytes) -> None:
         self._phase = _Phase.TUNNEL

@@ -187,11 +187,12 @@ def _host_fits(entry: _Entry, head: RequestHead) -> bool:
     authority = f"{name}:{port or _DEFAULT_PORTS.get(head.scheme, '')}"
     if name in entry.hosts or authority in entry.hosts:
         return True
-    return any(_wildcard_fits(wildcard, text) for wildcard in entry.wildcards for text in (name, authority))
+    return any(_wildcard_fits(wildcard, name, authority) for wildcard in entry.wildcards)
 
 
-def _wildcard_fits(wildcard: str, text: str) -> bool:
-    """Match one `*` standing for one or more labels at an end."""
+def _wildcard_fits(wildcard: str, name: str, authority: str) -> bool:
+    """Match one `*` standing for one or more labels at an end; a port can only follow a name that ends."""
     if wildcard.startswith("*"):
+        text = authority if ":" in wildcard else name
         return len(text) >= len(wildcard) and text.endswith(wildcard[1:])
-    return len(text) >= len(wildcard) and text.startswith(wildcard[:-1])
+    return len(name) >= len(wildcard) and name.startswith(wildcard[:-1])

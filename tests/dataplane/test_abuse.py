@@ -1,8 +1,13 @@
 """Clients and upstreams that mean harm, or do it without meaning to: memory, time and connections stay bounded."""
 
 import asyncio
+import socket
+import threading
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+
+import pytest
 
 from fastgate.dataplane.server import DownstreamProtocol
 from tests.support.client import RawClient
@@ -73,3 +78,65 @@ async def test_the_next_answer_waits_for_the_one_before(plane: Plane, upstream: 
         assert await most_buffered(protocol_of(plane)) < BOUND
         while got < 54_000_000:
             got += len(await client.reader.read(65536))
+
+
+# --- connections to the upstream ----------------------------------------------------------------------------------
+
+
+async def test_a_pause_at_the_last_chunk_stays_with_its_client(plane: Plane, upstream: Upstream):
+    """T5: a slow client never leaves a resting upstream connection paused behind."""
+    last = asyncio.Event()
+    size = 8_000_000
+    upstream.will(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (size, b"z" * size), last, b"0\r\n\r\n"
+    )
+    async with lazy(plane) as client:
+        await client.send(GET)
+        await upstream.head(0)
+        transport = protocol_of(plane).transport
+        assert transport is not None
+        transport.set_write_buffer_limits(high=2 * size)
+        (pool,) = plane.upstreams.current[0].pools
+        await plane.until(lambda: plane.server.connections[0].exchange._sent == size, "the whole body")
+        # The next octet fills the buffer.
+        transport.set_write_buffer_limits(high=transport.get_write_buffer_size())
+        last.set()
+        await plane.until(lambda: pool.idle_count == 1, "the upstream's connection to rest")
+        async with await plane.client() as second:
+            assert (await second.request("GET", "/public")).status == 200
+        assert len(upstream.connections) == 1
+        assert len((await client.answer()).body) == size
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"], ids=["fin", "octets"])
+async def test_an_upstream_that_speaks_first(upstream: Upstream, said: bytes):
+    """U1, N82: a connection that ended, or was spoken on, before anything was sent is none; the next target is."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def speak() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    connection.sendall(said)
+                    connection.shutdown(socket.SHUT_WR)
+                    kept.append(connection)
+
+        async def hold_up() -> None:
+            # A loop so slow that what the upstream says first has always arrived when it looks.
+            while True:
+                time.sleep(0.01)  # noqa: ASYNC251
+                await asyncio.sleep(0)
+
+        kept: list[socket.socket] = []
+        threading.Thread(target=speak, daemon=True).start()
+        slow = asyncio.create_task(hold_up())
+        port = listener.getsockname()[1]
+        async with Plane.before(port, upstream.port) as plane, await plane.client() as client:
+            for _ in range(4):
+                got = await client.request("POST", "/public", body=b"x")
+                assert got.status == 200
+                assert b"poison" not in got.body
+        slow.cancel()
+        listener.shutdown(socket.SHUT_RDWR)
+        for connection in kept:
+            connection.close()

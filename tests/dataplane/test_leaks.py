@@ -2,15 +2,19 @@
 
 import asyncio
 import gc
+import socket
+import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import trustme
 
 from fastgate.dataplane.exchange import Exchange
 from fastgate.dataplane.server import DownstreamProtocol
 from fastgate.model import Limits
 from tests.support.plane import BEARER, Plane
-from tests.support.upstream import Upstream, silence
+from tests.support.upstream import Upstream, answer, silence
 
 GET = b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n"
 TOKEN = b"Authorization: %b\r\n" % BEARER[1].encode()
@@ -134,3 +138,104 @@ async def test_refused_connections_are_not_counted(upstream: Upstream):
             assert plane.stats.connections.total() == 1
             assert (await first.request("GET", "/public")).status == 200
         await plane.until(lambda: not plane.stats.connections.total())
+
+
+async def test_a_stop_in_the_middle_ends_the_upstreams_part(upstream: Upstream, plane: Plane):
+    """P1: a server that stops without waiting leaves no upstream connection without an owner."""
+    upstream.will(silence)
+    async with await plane.client() as client:
+        await client.send(GET)
+        got = await upstream.head(0)
+        await plane.server.shutdown(0.1)
+        await upstream.until(got.connection.ended.is_set)
+        assert await client.ended()
+
+
+async def test_requests_that_arrive_during_a_stop(upstream: Upstream, plane: Plane, caplog):
+    """P3: what comes too late is not answered, and breaks nothing."""
+    upstream.will(silence)
+    async with await plane.client() as busy, await plane.client() as idle:
+        assert (await idle.request("GET", "/nowhere")).status == 404
+        await busy.send(GET)
+        await upstream.head(0)
+        stopping = asyncio.create_task(plane.server.shutdown(0.3))
+        await plane.until(lambda: all(each._force_close for each in plane.server.connections), "the stop to begin")
+        await idle.send(GET)
+        await stopping
+        assert await idle.ended()
+    assert not caplog.records
+
+
+async def test_an_upload_when_the_drain_ends(upstream: Upstream, plane: Plane, caplog):
+    """P3: an upload that flows is cut at the deadline, without noise."""
+
+    async def send(client) -> None:
+        with suppress(ConnectionError):
+            while True:
+                await client.send(b"x" * 10_000)
+
+    before = Baseline(plane)
+    clients = [await plane.client() for _ in range(5)]
+    for client in clients:
+        await client.send(b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000000\r\n\r\n")
+    sending = [asyncio.create_task(send(client)) for client in clients]
+    await upstream.head(4)
+    assert await plane.server.drain(0.1) == 5
+    await asyncio.gather(*sending)
+    for client in clients:
+        await client.close()
+    await before.is_back(upstream)
+    assert not caplog.records
+
+
+async def test_a_tls_client_whose_records_break(upstream: Upstream, caplog):
+    """C2: a connection that does not end but break is one that ended, also for an upload and for a form."""
+    ca = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("gateway.test").configure_cert(server)
+    trusting = ssl.create_default_context()
+    ca.configure_trust(trusting)
+    loop = asyncio.get_running_loop()
+    async with Plane.before(upstream.port, tls=server) as plane:
+        before = Baseline(plane)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = trusting.wrap_bio(incoming, outgoing, server_hostname="gateway.test")
+        with socket.create_connection(("127.0.0.1", plane.port)) as sock:
+            sock.setblocking(False)  # noqa: FBT003
+            while tls.version() is None or outgoing.pending:
+                with suppress(ssl.SSLWantReadError):
+                    tls.do_handshake()
+                await loop.sock_sendall(sock, outgoing.read())
+                if tls.version() is None:
+                    incoming.write(await loop.sock_recv(sock, 65536))
+            tls.write(b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n123")
+            await loop.sock_sendall(sock, outgoing.read())
+            await upstream.head(0)
+            await loop.sock_sendall(sock, b"no TLS record")
+            line = await plane.line(0)
+            assert (line.outcome, line.status) == ("client_gone", 0)
+        await before.is_back(upstream)
+    assert not [each for each in caplog.records if "never retrieved" in each.message]
+
+
+@pytest.mark.parametrize("how", ["close", "keep-alive", "fin"])
+async def test_a_farewell_nobody_reads_has_an_end(upstream: Upstream, how: str):
+    """C1, C4: what is still to be written when a connection closes is not waited for without end."""
+    upstream.will(answer(200, b"x" * 8_000_000))
+    limits = Limits(body_timeout=0.3, keepalive_timeout=0.2)
+    async with Plane.before(upstream.port, limits=limits) as plane:
+        client = await plane.client(receive_buffer=4096)
+        try:
+            await plane.until(lambda: len(plane.server.connections) == 1, "the connection")
+            transport = plane.server.connections[0].transport
+            assert transport is not None
+            # So full that much is left, not so full that it counts as paused.
+            transport.set_write_buffer_limits(high=1 << 30)
+            option = b"Connection: close\r\n" if how == "close" else b""
+            await client.send(b"GET /public HTTP/1.1\r\nHost: a\r\n%b\r\n" % option)
+            if how == "fin":
+                client.half_close()
+            await plane.line(0)
+            await plane.until(lambda: not plane.stats.connections.total(), "the connection to end")
+        finally:
+            client.abort()

@@ -130,6 +130,14 @@ def test_the_framing(status, method, framing, expected):
     """N74, N79: ours alone; only HEAD and 304 keep a length, which describes what is not there."""
     found = answer(status, (b"Content-Length", b"99"), (b"Transfer-Encoding", b"chunked"), (b"Content-Length", b"99"))
     assert got(found, head(method=method), framing) == expected
+    lengths = octets(found, head(method=method), framing).count(b"Content-Length")
+    assert lengths == [name for name, _ in expected].count(b"content-length")
+
+
+def test_a_head_answer_with_a_length():
+    """N79: it passes."""
+    found = answer(200, (b"Content-Length", b"99"))
+    assert got(found, head(method="HEAD")) == [(b"content-length", b"99")]
 
 
 def test_a_head_answer_without_a_length():

@@ -91,6 +91,7 @@ def test_the_longest_token(octets, found):
 def test_the_longest_token_in_a_query():
     """N6, T36: the same bound holds everywhere."""
     extraction = Extraction(QUERY_ONLY.sources, max_length=8)
+    assert extract(extraction, head("/?access_token=" + "t" * 8)) == AccessToken("t" * 8, TokenSource.QUERY)
     assert extract(extraction, head("/?access_token=" + "t" * 9)) == MALFORMED
 
 

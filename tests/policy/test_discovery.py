@@ -93,6 +93,7 @@ def test_another_issuer(issuer):
         "https://[::1/",
         "https://idp.test/a b",
         "https://idp.test/a\r\nX: y",
+        "https://idp.test/a\nb",
         "https://idp.tést/",
     ],
 )

@@ -120,6 +120,12 @@ def test_what_strip_path_takes(patterns, paths, target, expected):
     assert sent(head(target), PUBLIC._replace(route=stripped)).target == expected.encode()
 
 
+def test_a_prefix_that_takes_the_slash():
+    """N71: the service's path and the rest are still joined by one."""
+    stripped = route("t", "/t/", public=True, strip_path=True, service=replace(SERVICE, path="/s"))
+    assert sent(head("/t/x"), PUBLIC._replace(route=stripped)).target == b"/s/x"
+
+
 # --- what is removed ------------------------------------------------------------------------------------------
 
 

@@ -52,8 +52,9 @@ def test_the_route_asks_for_fresher_facts():
     assert is_fresh(state, 60.0, Freshness(ttl_max=300.0))
 
 
-def test_the_last_moment():
-    """N20: the end of the time is outside it."""
+def test_the_first_and_the_last_moment():
+    """N20: the end of the time is outside it, its beginning is not."""
+    assert is_fresh(INACTIVE, 0.0, Freshness(ttl_neg=5.0))
     assert is_fresh(INACTIVE, 4.999, Freshness(ttl_neg=5.0))
     assert not is_fresh(INACTIVE, 5.0, Freshness(ttl_neg=5.0))
 

@@ -89,6 +89,30 @@ def test_more_kinds_of_criteria_first():
     assert found(routes, "/api/v1/x", method="POST") == "long"
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"methods": frozenset({"GET"})},
+        {"hosts": ("*.test",)},
+        {"headers": ((b"x-a", frozenset({b"1"})),)},
+        {"methods": frozenset({"GET"}), "hosts": ("gate.test",), "headers": ((b"x-a", frozenset({b"1"})),)},
+    ],
+)
+def test_every_kind_of_criteria_counts(more):
+    """N72: one more of any kind goes before a longer path."""
+    routes = [route("long", "/api/v1"), route("more", "/api", **more)]
+    assert found(routes, "/api/v1", (b"X-A", b"1")) == "more"
+
+
+@pytest.mark.parametrize("path", [{"paths": ("/api",)}, {"patterns": ("/api",)}])
+def test_a_path_is_a_kind_of_criteria(path):
+    """N72: three kinds with a path beat two with a host."""
+    methods, headers = frozenset({"GET"}), ((b"x-a", frozenset({b"1"})),)
+    three = route("three", *path.get("paths", ()), patterns=path.get("patterns", ()), methods=methods, headers=headers)
+    two = route("two", methods=methods, hosts=("gate.test",))
+    assert found([two, three], "/api", (b"X-A", b"1")) == "three"
+
+
 def test_the_order_of_the_file_last():
     """N72: between equals the first wins."""
     assert found([route("one", "/api"), route("two", "/api")], "/api") == "one"
@@ -127,6 +151,13 @@ def test_hosts_exact_before_wildcard_before_none():
         ("api.test", "xapi.test", "http", False),
         ("[::1]", "[::1]:8000", "http", True),
         ("[::1]", "[::1]", "http", True),
+        ("[::1]:80", "[::1]", "http", True),
+        ("1234", "1234", "http", True),
+        ("gate.*", "gate.x", "http", True),
+        ("gate.*", "gate.x:81", "http", True),
+        ("*.test:80", "api.test:81", "http", False),
+        ("*.test", "api.test:81", "http", True),
+        ("gate.*", "gate..", "http", False),
         ("api.test", "", "http", False),
     ],
 )
@@ -154,6 +185,7 @@ def test_headers_all_names_any_value():
     assert found(routes, "/", (b"X-Channel", b"web"), (b"X-Beta", b"2")) == "one"
     assert found(routes, "/", (b"X-Channel", b"Web")) == 404
     assert found(routes, "/", (b"X-Beta", b"1")) == 404
+    assert found(routes, "/", (b"X-Other", b"web")) == 404
 
 
 def test_many_routes():
@@ -290,6 +322,19 @@ def test_unusual_but_clear_on_a_protected_route(path):
 def test_unusual_on_a_public_route(path):
     """N71, T7: untouched when every reading stays on the route."""
     assert found(SIDE_BY_SIDE, path) == "public"
+
+
+def test_a_directory():
+    """N72: what dots leave at the end of a path is a directory, with its slash."""
+    assert found([route("dir", "/dir/", public=True)], "/dir/x/..") == "dir"
+    assert found([route("dir", "/dir/", public=True)], "/dir/x/../y") == "dir"
+
+
+def test_a_route_that_nobody_can_reach():
+    """N72: a path that never becomes stable is no reason to fail, and no request takes it."""
+    routes = [route("nul", "/a%00"), route("public", "/", public=True)]
+    assert found(routes, "/a%00") == 400
+    assert found(routes, "/a") == "public"
 
 
 def test_an_escape_in_the_route_itself():

@@ -71,6 +71,8 @@ def test_an_answer_as_deep_as_allowed():
     """N27: brackets in strings and beside each other are not depth."""
     deep = b'{"a":' * (MAX_DEPTH - 1) + b"{}" + b"}" * (MAX_DEPTH - 1)
     assert read_object(deep, SIZE)
+    beside = b'{"x":[[],[]],"a":' + b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b"}"
+    assert len(read_object(beside, SIZE)["x"]) == 2
     wide = b'{"a":"' + b"[{" * 100 + b'\\"[","b":[' + b"[],{}," * 100 + b"1]}"
     assert len(read_object(wide, SIZE)["b"]) == 201
 
