@@ -146,6 +146,8 @@ class DownstreamProtocol(RequestHandler):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # aiohttp's says None: it always closes
         """A half-closed client still gets its answers (RFC 9112 section 9.6); TLS cannot be half-closed."""
+        if self.client_eof:
+            return True  # whoever resumes reading finds the end once more
         self.client_eof = True
         if self._parted is not None and not self._parted.done():
             self._parted.set_result(None)
@@ -169,8 +171,9 @@ class DownstreamProtocol(RequestHandler):
 
         `patient`: a client that has just connected is about to say something, and would lose it.
         """
-        idle = self._stage is _Stage.HEAD and not self._inbox
+        idle = self._stage is _Stage.HEAD and not self._left
         if idle and self.transport is not None and not (patient and self._fresh):
+            self._say_farewell()
             self.transport.close()
 
     # --- octets in -------------------------------------------------------------------------------------------
@@ -205,8 +208,10 @@ class DownstreamProtocol(RequestHandler):
         if inbox.startswith(b"\r\n"):
             inbox = inbox[2:]  # one empty line is tolerated (RFC 9112 section 2.2)
         limits = self.plane.limits
+        if inbox in (b"", b"\r"):
+            return False
         try:
-            end = -1 if inbox in (b"", b"\r") else find_head_end(inbox, limits)
+            end = find_head_end(inbox, limits)
             if end < 0:
                 if self._left == 0:
                     self._left = -1  # the clock of this head runs from its first octet
@@ -263,8 +268,8 @@ class DownstreamProtocol(RequestHandler):
 
     @property
     def body_complete(self) -> bool:
-        """The whole request has arrived."""
-        return self._stage is not _Stage.BODY
+        """The whole request has arrived, and passed aiohttp's parser, which waits when nobody reads the body."""
+        return self._stage is not _Stage.BODY and (self._payload is None or self._payload.is_eof())
 
     @property
     def more_may_come(self) -> bool:
@@ -335,10 +340,12 @@ class DownstreamProtocol(RequestHandler):
                 self._inbox_paused = False
                 self.transport.resume_reading()
             self._take_in()
-            if self._stage is _Stage.HEAD and not self._inbox and (self.client_eof or self.plane.draining):
+            if self._stage is _Stage.BODY and self.client_eof:
+                self._break_body(RequestPayloadError("the client ended its body early"))
+            elif self._stage is _Stage.HEAD and (self.client_eof or (self.plane.draining and not self._left)):
                 self._say_farewell()
                 self.close()
-        elif linger:
+        elif linger or self._inbox:
             await self._part()
 
     async def _part(self) -> None:
@@ -346,7 +353,7 @@ class DownstreamProtocol(RequestHandler):
         transport = self.transport
         self._discarding = True
         self._inbox = b""
-        if transport is None or self.client_eof:
+        if transport is None or transport.is_closing() or self.client_eof:
             return
         if transport.can_write_eof() and self._scheme == "http":
             transport.write_eof()

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from fastgate.dataplane.server import DownstreamProtocol
+from fastgate.model import Limits
 from tests.support.client import RawClient
 from tests.support.plane import Plane
 from tests.support.upstream import Upstream, answer
@@ -140,3 +141,74 @@ async def test_an_upstream_that_speaks_first(upstream: Upstream, said: bytes):
         listener.shutdown(socket.SHUT_RDWR)
         for connection in kept:
             connection.close()
+
+
+# --- the client's connection ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("behind", [b"", GET], ids=["alone", "pipelined"])
+@pytest.mark.parametrize("coding", ["length", "chunked"])
+async def test_a_large_body_that_is_refused_unread(plane: Plane, coding: str, behind: bytes):
+    """N56: the answer says `close` when the connection closes, and keeps it usable when it does not."""
+    body = b"x" * 250_000
+    for _ in range(5):
+        async with await plane.client() as client:
+            if coding == "length":
+                framed = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            else:
+                framed = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+            await plane.until(lambda: len(plane.server.connections) == 1, "the connection")
+            # In one read, as a busy loop may find it.
+            protocol_of(plane).data_received(b"POST /api HTTP/1.1\r\nHost: a\r\n" + framed + behind)
+            got = await client.answer()
+            assert got.status == 401
+            if got.header("connection") is None:
+                if behind:
+                    assert (await client.answer()).status == 200
+                assert (await client.request("GET", "/public")).status == 200
+            else:
+                assert await client.ended()
+
+
+async def test_a_pipelined_body_that_had_ended_early(plane: Plane, upstream: Upstream):
+    """N55, N61: the client's FIN came long before its turn; it is not waited for the rest."""
+    release = asyncio.Event()
+    upstream.will(release, answer(200, b"first"))
+    async with await plane.client() as client:
+        await client.send(GET + b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
+        client.half_close()
+        await upstream.head(0)
+        await plane.until(lambda: protocol_of(plane).client_eof, "the FIN")
+        release.set()
+        assert (await client.answer()).body == b"first"
+        assert (await client.answer()).status == 400
+        assert await client.rest() == b""
+    upstream.broken.clear()
+
+
+async def test_a_pipelined_head_that_had_ended_early(plane: Plane, upstream: Upstream):
+    """N61: half a head and FIN is a farewell, also behind another request."""
+    release = asyncio.Event()
+    upstream.will(release, answer(200, b"first"))
+    async with await plane.client() as client:
+        await client.send(GET + b"GET /publ")
+        client.half_close()
+        await upstream.head(0)
+        await plane.until(lambda: protocol_of(plane).client_eof, "the FIN")
+        release.set()
+        assert (await client.answer()).body == b"first"
+        assert await client.rest() == b""
+
+
+async def test_an_empty_line_is_no_beginning(upstream: Upstream):
+    """N60: the CRLF some clients send behind a body does not start the clock of a head."""
+    async with Plane.before(upstream.port, limits=Limits(header_timeout=0.1)) as plane, await plane.client() as client:
+        for cut in (b"\r\n", b"\r"):
+            await client.send(b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok" + cut)
+            assert (await client.answer()).status == 200
+            await asyncio.sleep(0.2)
+            await client.send(b"\r\n"[len(cut) :])
+        assert (await client.request("GET", "/public")).status == 200
+        assert plane.stats.heads_refused.total() == 0
+        await client.send(b"\r\n")
+        assert await plane.server.drain(5) == 0
