@@ -3,10 +3,10 @@
 import argparse
 import sys
 
-from bench import hit
+from bench import hit, profile
 from bench.machine import NotPossibleError, settle
 
-MEASUREMENTS = {"hit": hit}
+MEASUREMENTS = {"hit": hit, "profile": profile}
 
 
 def main() -> int:

@@ -10,10 +10,8 @@ from typing import Any, NamedTuple
 from urllib.request import urlopen
 
 from bench.machine import LOAD_CORE, PROXY_CORE, ROOT
+from bench.settings import gateway_config
 from tests.support.process import Process, answers, free_port, scratch
-
-TOKEN = "bench-token-0123456789abcdef0123456789abcdef"
-"""Any token that begins with "bench" is active at the bench's identity provider."""
 
 _NGINX = """\
 {user}worker_processes 1;
@@ -97,34 +95,14 @@ def fastgate(
     access_log: bool = False,
     interpreter: tuple[str, ...] = (sys.executable,),
     limits: Mapping[str, Any] | None = None,
+    tree: Path = ROOT,
 ) -> Iterator[Part]:
-    """Run the gateway with one protected route; its access log, if any, is JSON in a file."""
+    """Run the gateway of a checkout, with one protected route; its access log, if any, is JSON in a file."""
     port = free_port()
     file = scratch("bench") / "fastgate.yaml"
-    config: dict[str, Any] = {
-        "listen": f"127.0.0.1:{port}",
-        "admin": False,
-        "identity_providers": {
-            "bench": {
-                "introspection_endpoint": f"http://127.0.0.1:{idp.port}/introspect",
-                "client_id": "bench",
-                "client_secret": "bench",
-                "cache_ttl_max": "1h",
-            }
-        },
-        "services": [
-            {
-                "name": "origin",
-                "url": f"http://127.0.0.1:{origin.port}",
-                "auth": {"scopes_required": ["bench.read"]},
-                "routes": [{"name": "all", "paths": ["/"]}],
-            }
-        ],
-        "limits": dict(limits or {}),
-        "log": {"format": "json", "access": access_log},
-    }
+    config = gateway_config(port=port, origin=origin.port, idp=idp.port, access_log=access_log, limits=limits)
     file.write_text(json.dumps(config))  # JSON is YAML
-    yield from _running(name, [*interpreter, "-m", "fastgate", "run", "-c", str(file)], port, PROXY_CORE)
+    yield from _running(name, [*interpreter, "-m", "fastgate", "run", "-c", str(file)], port, PROXY_CORE, tree)
 
 
 def questions(idp: Part) -> int:
@@ -141,9 +119,9 @@ def _nginx(name: str, http: str, port: int, core: int) -> Iterator[Part]:
     yield from _running(name, ["nginx", "-p", str(folder), "-e", "stderr", "-c", str(file)], port, core)
 
 
-def _running(name: str, command: list[str], port: int, core: int) -> Iterator[Part]:
+def _running(name: str, command: list[str], port: int, core: int, tree: Path = ROOT) -> Iterator[Part]:
     # What this Python can import, its children can, wherever it found it.
-    environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = {"PYTHONPATH": os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")])}
     process = Process(name, ["taskset", "-c", str(core), *command], cwd=Path("/"), env=environment)
     try:
         process.wait_until(lambda: answers(port))

@@ -29,6 +29,16 @@ def cpu_times(group: int) -> CpuTimes:
     return CpuTimes(sum(int(stat[11]) for stat in mine) / _TICK, sum(int(stat[12]) for stat in mine) / _TICK)
 
 
+def core_seconds(core: int) -> float:
+    """How long a core has been busy with anything since the machine started, time stolen by its host included."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, ticks[:8])
+            return (user + nice + system + irq + softirq + steal) / _TICK
+    raise LookupError(f"no core {core}")
+
+
 def rss_kib(pid: int) -> int:
     """Resident memory of one process, in KiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE // 1024

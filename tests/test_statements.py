@@ -7,6 +7,7 @@ followed by a colon (or a full stop, when there is nothing to add).
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 TESTS = Path(__file__).parent
@@ -40,6 +41,7 @@ def docstrings(source: str) -> Iterator[tuple[str, str]]:
             yield node.name, ast.get_docstring(node) or ""
 
 
+@cache
 def everything_named() -> dict[str, list[str]]:
     """Return what the tests of this folder name, and by which test."""
     places: dict[str, list[str]] = {}

@@ -68,28 +68,32 @@ async def test_the_identity_provider_comes_later(idp, upstream):
 
 OPEN = "services: [{name: a, url: 'http://127.0.0.1:9', auth: none, routes: [{paths: [/]}]}]\n"
 MISTAKES = {
-    "unset": (OPEN.replace("[/]", "['${NOWHERE}']"), 1),
-    "certificate": ("listen: {address: '127.0.0.1:PORT', tls: {certificate: no.pem, key: /dev/null}}\n" + OPEN, 1),
-    "several": ("lisen: x\nservices: [{name: a, routes: []}]\nworkers: 7\n", 4),
+    "unset": (OPEN.replace("[/]", "['${NOWHERE}']"), 1, "NOWHERE"),
+    "certificate": (
+        "listen: {address: '127.0.0.1:PORT', tls: {certificate: no.pem, key: /dev/null}}\n" + OPEN,
+        1,
+        "listen.tls.certificate: names a file that cannot be read: No such file",
+    ),
+    "several": ("lisen: x\nservices: [{name: a, routes: []}]\nworkers: 7\n", 4, "did you mean `listen`?"),
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-async def test_a_file_it_cannot_start_with(tmp_path, mistake):
+async def test_files_it_cannot_start_with(tmp_path):
     """P6: a line for each problem, with its place; status 1; no traceback, nothing listens."""
-    text, problems = MISTAKES[mistake]
     port = free_port()
-    status, out, err = await ends(tmp_path, text.replace("PORT", str(port)))
-    lines = err.splitlines()
-    assert (status, out, len(lines)) == (1, "", problems), err
-    for line in lines:
-        assert line.startswith(f"{tmp_path}/fastgate.yaml:"), line
-    named = {
-        "unset": "NOWHERE",
-        "certificate": "listen.tls.certificate: names a file that cannot be read: No such file",
-        "several": "did you mean `listen`?",
-    }
-    assert named[mistake] in err
+
+    async def mistaken(name):
+        folder = tmp_path / name
+        folder.mkdir()
+        text, problems, said = MISTAKES[name]
+        status, out, err = await ends(folder, text.replace("PORT", str(port)))
+        lines = err.splitlines()
+        assert (status, out, len(lines)) == (1, "", problems), err
+        for line in lines:
+            assert line.startswith(f"{folder}/fastgate.yaml:"), line
+        assert said in err
+
+    await asyncio.gather(*map(mistaken, MISTAKES))
     assert not answers(port)
 
 

@@ -132,9 +132,8 @@ class Exchange:
         """Answer a head that cannot be served, or a fault of our own; no other request may follow."""
         self._plane.stats.heads_refused.add(str(error.status))
         reply = replies.head_refused(error)
-        if self._answer is not None or self._connection is not None:
-            # Too late for an answer: whatever was begun is cut.
-            self._abandon()
+        if self._answer is not None:
+            # Too late for an answer: what was begun is cut.
             self._cut()
         else:
             self._write(self._render(reply, keep_alive=False, method="GET"))
@@ -378,9 +377,8 @@ class Exchange:
 
     def client_eof(self) -> None:
         """The client's end of a tunnel says no more."""
-        if self._connection is not None:
-            self._connection.write_eof()
-        if self._half_closed:
+        connection = self._connection
+        if connection is None or not connection.write_eof() or self._half_closed:
             self._end(None)
         self._half_closed = True
 
@@ -409,15 +407,14 @@ class Exchange:
             upload.cancel()
         if self._expiry is not None:
             self._expiry.cancel()
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
         done = self._done
-        if self._tunnel or (done is not None and (done.cancelled() or not done.done())):
-            self._abandon()
-        self._connection = None
-
-    def _abandon(self) -> None:
-        if self._connection is not None:
-            self._connection.abort()
-            self._connection = None
+        if done is not None and done.done() and not done.cancelled() and done.result() is None:
+            connection.leave()
+        else:
+            connection.abort()
 
     def _failed(self, error: ForwardError, forward: Forward) -> bool:
         """Answer a failure if nothing was answered yet; cut the connection visibly if something was (N81)."""

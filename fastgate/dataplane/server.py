@@ -149,6 +149,8 @@ class DownstreamProtocol(RequestHandler):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # aiohttp's says None: it always closes
         """A half-closed client still gets its answers (RFC 9112 section 9.6); TLS cannot be half-closed."""
+        if self.client_eof:
+            return True  # whoever resumes reading finds the end once more
         self.client_eof = True
         if self._parted is not None and not self._parted.done():
             self._parted.set_result(None)
@@ -172,8 +174,9 @@ class DownstreamProtocol(RequestHandler):
 
         `patient`: a client that has just connected is about to say something, and would lose it.
         """
-        idle = self._stage is _Stage.HEAD and not self._inbox
+        idle = self._stage is _Stage.HEAD and not self._left
         if idle and self.transport is not None and not (patient and self._fresh):
+            self._say_farewell()
             self.transport.close()
 
     # --- octets in -------------------------------------------------------------------------------------------
@@ -208,8 +211,10 @@ class DownstreamProtocol(RequestHandler):
         if inbox.startswith(b"\r\n"):
             inbox = inbox[2:]  # one empty line is tolerated (RFC 9112 section 2.2)
         limits = self.plane.limits
+        if inbox in (b"", b"\r"):
+            return False
         try:
-            end = -1 if inbox in (b"", b"\r") else find_head_end(inbox, limits)
+            end = find_head_end(inbox, limits)
             if end < 0:
                 if not self._left:
                     self._left = -1  # the clock of this head runs from its first octet
@@ -268,8 +273,8 @@ class DownstreamProtocol(RequestHandler):
 
     @property
     def body_complete(self) -> bool:
-        """The whole request has arrived."""
-        return self._stage is not _Stage.BODY
+        """The whole request has arrived, and passed aiohttp's parser, which waits when nobody reads the body."""
+        return self._stage is not _Stage.BODY and (self._payload is None or self._payload.is_eof())
 
     @property
     def more_may_come(self) -> bool:
@@ -328,7 +333,7 @@ class DownstreamProtocol(RequestHandler):
                 keep_alive = self._next()
             if not keep_alive:
                 self._say_farewell()
-                if not self.body_complete or self._discarding:
+                if not self.body_complete or self._discarding or self._inbox:
                     await self._part()
         if self.transport is not None:
             self.transport.close()
@@ -345,18 +350,20 @@ class DownstreamProtocol(RequestHandler):
             self.transport.resume_reading()
         if self._inbox:
             self._take_in()
-        if self._stage is _Stage.HEAD and not self._inbox:
-            if self.client_eof or self.plane.draining:
+        if self._stage is _Stage.BODY and self.client_eof:
+            self._break_body(RequestPayloadError("the client ended its body early"))
+        elif self._stage is _Stage.HEAD and not self._left:
+            if self.plane.draining:
                 return False
             self._deadline.set(self.plane.limits.keepalive_timeout)
-        return True
+        return self._stage is not _Stage.HEAD or not self.client_eof
 
     async def _part(self) -> None:
         """Close in two steps, so that unread octets do not turn our last words into a reset."""
         transport = self.transport
         self._discarding = True
         self._inbox = b""
-        if transport is None or self.client_eof:
+        if transport is None or transport.is_closing() or self.client_eof:
             return
         if transport.can_write_eof() and self._scheme == "http":
             transport.write_eof()
@@ -401,7 +408,7 @@ class DownstreamProtocol(RequestHandler):
             self._wire.abort()
 
     def _read_expired(self) -> None:
-        if self._stage is _Stage.HEAD and self._inbox:
+        if self._stage is _Stage.HEAD and self._left:
             self._refuse(HeadError(408, "the head took too long"))
         elif self._stage is _Stage.HEAD:
             self.force_close()

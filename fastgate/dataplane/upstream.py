@@ -142,10 +142,12 @@ class UpstreamConnection(asyncio.Protocol):
         self.sent_all = True
         self._watch()
 
-    def write_eof(self) -> None:
-        """Half-close a tunnel towards the upstream."""
-        if self._transport is not None and self._transport.can_write_eof():
-            self._transport.write_eof()
+    def write_eof(self) -> bool:
+        """Half-close a tunnel towards the upstream; False when that cannot be said (TLS)."""
+        if self._transport is None or not self._transport.can_write_eof():
+            return False
+        self._transport.write_eof()
+        return True
 
     @property
     def upload_stalled(self) -> bool:
@@ -174,6 +176,14 @@ class UpstreamConnection(asyncio.Protocol):
         self._deadline.close()
         if self._transport is not None:
             self._transport.abort()
+
+    def leave(self) -> None:
+        """End a tunnel: what was written still goes out, as long as the upstream takes it."""
+        self._receiver = None
+        if self._transport is not None and self._phase is not _Phase.CLOSED:
+            self._phase = _Phase.CLOSED
+            self._deadline.set(self._service.write_timeout)
+            self._transport.close()
 
     def give_back(self) -> None:
         """Return an unused connection to its pool."""
@@ -379,11 +389,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _watch(self) -> None:
         """Set the clock that fits the phase: writing while stalled, reading once the request is out."""
-        if self._phase is _Phase.TUNNEL:
-            self._deadline.clear()
-        elif self._write_stalled:
+        if self._phase is _Phase.CLOSED:
+            return
+        if self._write_stalled:
             self._deadline.set(self._service.write_timeout)
-        elif self._read_paused or not self.sent_all:
+        elif self._read_paused or not self.sent_all or self._phase is _Phase.TUNNEL:
             # Not the upstream's turn: the client is slow, and has clocks of its own.
             self._deadline.clear()
         else:

@@ -2,16 +2,19 @@
 
 import asyncio
 import socket
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+import trustme
 
 from fastgate.dataplane.server import DownstreamProtocol
+from fastgate.model import Limits
 from tests.support.client import RawClient
-from tests.support.plane import Plane
+from tests.support.plane import Plane, route, service
 from tests.support.upstream import Upstream, answer
 
 GET = b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -36,12 +39,12 @@ async def most_buffered(protocol: DownstreamProtocol, seconds: float = 0.4) -> i
 
 @asynccontextmanager
 async def lazy(plane: Plane) -> AsyncIterator[RawClient]:
-    """A client that is read from only when the test does so; whatever happens, it leaves with a reset."""
+    """A client that is read from only when the test does so; whatever happens, it leaves at once."""
     client = await plane.client(receive_buffer=4096)
     try:
         yield client
     finally:
-        client.abort()
+        client.writer.transport.abort()
 
 
 async def flood(conversation) -> None:
@@ -140,3 +143,191 @@ async def test_an_upstream_that_speaks_first(upstream: Upstream, said: bytes):
         listener.shutdown(socket.SHUT_RDWR)
         for connection in kept:
             connection.close()
+
+
+# --- the client's connection ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("behind", [b"", GET], ids=["alone", "pipelined"])
+@pytest.mark.parametrize("coding", ["length", "chunked"])
+async def test_a_large_body_that_is_refused_unread(plane: Plane, coding: str, behind: bytes):
+    """N56: the answer says `close` when the connection closes, and keeps it usable when it does not."""
+    body = b"x" * 250_000
+    for _ in range(5):
+        async with await plane.client() as client:
+            if coding == "length":
+                framed = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            else:
+                framed = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+            await plane.until(lambda: len(plane.server.connections) == 1, "the connection")
+            # In one read, as a busy loop may find it.
+            protocol_of(plane).data_received(b"POST /api HTTP/1.1\r\nHost: a\r\n" + framed + behind)
+            got = await client.answer()
+            assert got.status == 401
+            if got.header("connection") is None:
+                if behind:
+                    assert (await client.answer()).status == 200
+                assert (await client.request("GET", "/public")).status == 200
+            else:
+                assert await client.ended()
+
+
+async def test_a_pipelined_body_that_had_ended_early(plane: Plane, upstream: Upstream):
+    """N55, N61: the client's FIN came long before its turn; it is not waited for the rest."""
+    release = asyncio.Event()
+    upstream.will(release, answer(200, b"first"))
+    async with await plane.client() as client:
+        await client.send(GET + b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
+        client.half_close()
+        await upstream.head(0)
+        await plane.until(lambda: protocol_of(plane).client_eof, "the FIN")
+        release.set()
+        assert (await client.answer()).body == b"first"
+        assert (await client.answer()).status == 400
+        assert await client.rest() == b""
+    upstream.broken.clear()
+
+
+async def test_a_pipelined_head_that_had_ended_early(plane: Plane, upstream: Upstream):
+    """N61: half a head and FIN is a farewell, also behind another request."""
+    release = asyncio.Event()
+    upstream.will(release, answer(200, b"first"))
+    async with await plane.client() as client:
+        await client.send(GET + b"GET /publ")
+        client.half_close()
+        await upstream.head(0)
+        await plane.until(lambda: protocol_of(plane).client_eof, "the FIN")
+        release.set()
+        assert (await client.answer()).body == b"first"
+        assert await client.rest() == b""
+
+
+async def test_an_empty_line_is_no_beginning(upstream: Upstream):
+    """N60: the CRLF some clients send behind a body does not start the clock of a head."""
+    async with Plane.before(upstream.port, limits=Limits(header_timeout=0.1)) as plane, await plane.client() as client:
+        for cut in (b"\r\n", b"\r"):
+            await client.send(b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok" + cut)
+            assert (await client.answer()).status == 200
+            await asyncio.sleep(0.2)
+            await client.send(b"\r\n"[len(cut) :])
+        assert (await client.request("GET", "/public")).status == 200
+        assert plane.stats.heads_refused.total() == 0
+        await client.send(b"\r\n")
+        assert await plane.server.drain(5) == 0
+
+
+# --- tunnels -------------------------------------------------------------------------------------------------------
+
+HANDSHAKE = (
+    b"GET /public/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+
+
+async def test_the_last_octets_of_a_tunnel_arrive(plane: Plane, upstream: Upstream):
+    """U10: the upstream has said all it will, and still gets everything the client sends before its own end."""
+    size = 30_000_000
+    take = asyncio.Event()
+    counted = asyncio.get_running_loop().create_future()
+
+    async def play(conversation) -> None:
+        await conversation.send(SWITCH + b"done")
+        conversation.writer.write_eof()
+        await take.wait()
+        counted.set_result(len(await conversation.reader.read(-1)))
+
+    upstream.will(play)
+    async with await plane.client() as client:
+        await client.send(HANDSHAKE)
+        assert (await client.answer_head()).status == 101
+        assert await client.rest() == b"done"
+        (pool,) = plane.upstreams.current[0].pools
+        (connection,) = pool._open
+        # Never paused, so that much is still to be written when the client's end is read.
+        connection._transport.set_write_buffer_limits(high=1 << 30)
+        await client.send(b"x" * size)
+        client.half_close()
+        await plane.line(0)
+        take.set()
+        async with asyncio.timeout(20):
+            assert await counted == size
+
+
+async def test_an_end_that_is_read_twice_is_one(plane: Plane, upstream: Upstream):
+    """U10, N61: a client that had half-closed before the switch still hears the upstream out."""
+    release, more = asyncio.Event(), asyncio.Event()
+
+    async def play(conversation) -> None:
+        await release.wait()
+        await conversation.send(SWITCH)
+        got = len(await conversation.reader.read(-1))
+        await conversation.send(b"%d" % got)
+        await more.wait()
+        await conversation.send(b" goodbye")
+
+    upstream.will(play)
+    early_octets = b"x" * 60_000
+    async with await plane.client() as client:
+        await client.send(HANDSHAKE + early_octets)
+        client.half_close()
+        await upstream.head(0)
+        await plane.until(lambda: protocol_of(plane).client_eof, "the FIN")
+        (pool,) = plane.upstreams.current[0].pools
+        (connection,) = pool._open
+        # Full at once, so that the client's side is paused and resumed after its end was read.
+        connection._transport.set_write_buffer_limits(high=0)
+        connection.peer_socket().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        release.set()
+        assert (await client.answer_head()).status == 101
+        assert await client.read_exactly(5) == b"60000"
+        more.set()
+        assert await client.rest() == b" goodbye"
+
+
+@pytest.mark.parametrize("side", ["client", "upstream"])
+async def test_a_tunnel_with_one_side_stalled(upstream: Upstream, side: str):
+    """U10, C1: who takes nothing for the time of a stalled write loses the tunnel; memory stays bounded."""
+
+    async def pour(conversation) -> None:
+        await conversation.send(SWITCH)
+        while side == "client":
+            await conversation.send(b"x" * 65536)
+        await conversation.ended.wait()
+
+    upstream.will(pour)
+    limits = Limits(body_timeout=0.5)
+    async with Plane.before(upstream.port, limits=limits, write_timeout=0.5) as plane, lazy(plane) as client:
+        await client.send(HANDSHAKE)
+        assert (await client.answer_head()).status == 101
+        if side == "upstream":
+            client.writer.write(b"x" * 50_000_000)
+        assert await most_buffered(protocol_of(plane)) < BOUND
+        line = await plane.line(0)
+        assert line.status == 101
+        await plane.until(lambda: not plane.stats.connections.total(), "the client's end of it")
+
+
+async def test_a_tunnel_to_an_upstream_that_cannot_be_half_closed():
+    """U10: TLS knows no half-close; when the client says no more the tunnel ends instead of staying for ever."""
+    ca = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("upstream.test").configure_cert(server)
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    async with Upstream(tls=server) as up:
+        received = asyncio.get_running_loop().create_future()
+
+        async def play(conversation) -> None:
+            await conversation.send(SWITCH)
+            received.set_result(await conversation.reader.read(-1))
+
+        up.will(play)
+        to = service(up.port, scheme="https", tls=context, server_name="upstream.test")
+        async with Plane(route("/public", to, None)) as plane, await plane.client() as client:
+            await client.send(HANDSHAKE)
+            assert (await client.answer_head()).status == 101
+            await client.send(b"x" * 100_000)
+            client.half_close()
+            assert await client.rest() == b""
+            assert len(await received) == 100_000

@@ -1,0 +1,149 @@
+"""Where the microseconds of a remembered request go: by stage, by line (py-spy), and the Python alone (replay)."""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench import parts, wrk
+from bench.machine import PROXY_CORE, ROOT, NotPossibleError, description, need
+from bench.parts import Part
+from bench.report import progress, save, table
+from bench.settings import TOKEN
+from bench.usage import cpu_times
+from tests.support.process import scratch
+
+CONNECTIONS = 64
+RATE = 200
+"""Samples per second."""
+LINES = 30
+STAGES = (
+    (r"^UpstreamConnection\.write ", "kernel and uvloop: writing to the upstream"),
+    (r"^Exchange\._write ", "kernel and uvloop: writing to the client"),
+    (r"^RequestHandler\.data_received ", "aiohttp: its parser, its queue"),
+    (r"/dataplane/head\.py", "read the request's head"),
+    (r"/fastgate/gate\.py|/policy/(routing|bearer|verification|refusing)\.py|/tokens/", "decide (gate.admit)"),
+    (r"/policy/forwarding\.py", "write the head upstream"),
+    (r"/dataplane/answer\.py", "read the answer's head"),
+    (r"/policy/answering\.py", "write the head of the answer"),
+    (r"/control/", "access log"),
+    (r"/fastgate/dataplane/", "exchange, connections, pool: bookkeeping"),
+    (r"/aiohttp/", "aiohttp: start(), a task per request, finish_response"),
+    (r"/(uvloop|asyncio)/", "kernel and uvloop: reading, polling, waking tasks"),
+)
+"""A sample belongs to the stage of its innermost frame that has one."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what can be chosen."""
+    parser.add_argument("--seconds", type=float, default=20.0, help="of sampling (default 20)")
+    parser.add_argument("--other", type=Path, metavar="CHECKOUT", action="append", default=[], help="replay it as well")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure and report."""
+    need("nginx", "wrk")
+    spy = Path(sys.executable).with_name("py-spy")
+    if not spy.exists():
+        raise NotPossibleError(f"py-spy is needed: run `{sys.executable} -m pip install py-spy`")
+    machine = description()
+    with ExitStack() as stack:
+        origin = stack.enter_context(parts.hello_origin())
+        idp = stack.enter_context(parts.stub("idp"))
+        gateway = stack.enter_context(parts.fastgate(origin, idp))
+        progress("cost of a request, unobserved")
+        cost = _cost(gateway)
+        progress(f"sampling for {arguments.seconds:g} s")
+        stacks = _sample(spy, gateway, arguments.seconds)
+    replayed = {}
+    for tree in [ROOT, *arguments.other]:
+        progress(f"replaying {tree}")
+        replayed[str(tree)] = _replay(tree.resolve())
+    stages, lines = _shares(stacks, cost)
+    result = {"machine": machine, "cpu_us": cost, "stages_us": stages, "lines_us": lines, "replay": replayed}
+    save("profile", "Where the microseconds of a remembered request go", _tables(result), result)
+
+
+def _cost(gateway: Part) -> float:
+    """Microseconds of CPU per request."""
+    wrk.run(gateway.port, seconds=1, connections=CONNECTIONS, token=TOKEN)
+    before = cpu_times(gateway.pid)
+    load = wrk.run(gateway.port, seconds=5, connections=CONNECTIONS, token=TOKEN)
+    return (cpu_times(gateway.pid) - before).total / load.requests * 1e6
+
+
+def _sample(spy: Path, gateway: Part, seconds: float) -> list[tuple[list[str], int]]:
+    """Stacks of the thread that serves, outermost frame first, and how often each was seen."""
+    file = scratch("bench-profile") / "stacks"
+    what = ["--format", "raw", "--rate", str(RATE), "--duration", str(round(seconds)), "--output", str(file)]
+    watching = subprocess.Popen([spy, "record", "--pid", str(gateway.pid), *what], stdout=subprocess.DEVNULL)
+    try:
+        wrk.run(gateway.port, seconds=seconds + 2, connections=CONNECTIONS, token=TOKEN)
+        watching.wait(60)
+    finally:
+        watching.kill()
+    stacks = []
+    for line in file.read_text().splitlines():
+        frames, _, count = line.rpartition(" ")
+        if "supervisor.py" in frames:
+            stacks.append((frames.split(";"), int(count)))
+    return stacks
+
+
+def _shares(stacks: list[tuple[list[str], int]], cost: float) -> tuple[dict[str, float], dict[str, float]]:
+    """Microseconds per request by stage, and by the innermost line of ours or aiohttp's."""
+    total = sum(count for _, count in stacks)
+    stages: Counter[str] = Counter()
+    lines: Counter[str] = Counter()
+    for frames, count in stacks:
+        stages[_stage(frames)] += count
+        lines[next((frame for frame in reversed(frames) if "/" in frame), "elsewhere")] += count
+    return (
+        {name: round(count / total * cost, 1) for name, count in stages.most_common()},
+        {name: round(count / total * cost, 1) for name, count in lines.most_common(LINES)},
+    )
+
+
+def _stage(frames: list[str]) -> str:
+    for frame in reversed(frames):
+        # Frames are "function (path:line)"; paths of the package begin without a slash.
+        text = re.sub(r"\((fastgate|aiohttp|uvloop|asyncio)/", r"(/\1/", frame)
+        for pattern, stage in STAGES:
+            if re.search(pattern, text):
+                return stage
+    return "elsewhere"
+
+
+def _replay(tree: Path) -> dict[str, Any]:
+    """Run this bench's replay on a checkout's fastgate: the package that is imported first stays."""
+    code = (
+        f"import runpy, sys; sys.path.insert(0, {str(tree)!r}); import fastgate; "
+        f"sys.path.insert(0, {str(ROOT)!r}); runpy.run_module('bench.replay', run_name='__main__')"
+    )
+    command = ["taskset", "-c", str(PROXY_CORE), sys.executable, "-c", code]
+    done = subprocess.run(command, cwd="/", stdout=subprocess.PIPE, check=True, timeout=300)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _tables(result: dict[str, Any]) -> str:
+    replayed = result["replay"]
+    trees = [(name, each["least_us"], each["tenth_us"]) for name, each in replayed.items()]
+    pieces = next(iter(replayed.values()))["pieces_us"]
+    return "\n".join(
+        [
+            f"A request cost {result['cpu_us']:.1f} us of CPU, unobserved; the shares are py-spy's.\n",
+            table(["stage", "us"], result["stages_us"].items()),
+            "The Python alone, replayed without kernel and network, in us per request:\n",
+            table(["checkout", "least", "tenth"], trees),
+            "The pure steps alone, in us (least of many):\n",
+            table(["step", "us"], pieces.items()),
+            "Innermost lines:\n",
+            table(["line", "us"], result["lines_us"].items()),
+        ]
+    )

@@ -1,0 +1,164 @@
+"""The gateway's own Python for one remembered request, without kernel and network: `python -m bench.replay`.
+
+The real data plane between two transports that only hand octets over. Hundreds of slices are timed and the least one
+counts, so that the figure holds on a machine that others use; it prints JSON for `python -m bench profile`.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+import timeit
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bench.settings import PROVIDER, SERVICE, TOKEN, gateway_config
+from fastgate.clock import SystemClock
+from fastgate.config.compile import compile_snapshot
+from fastgate.config.load import load
+from fastgate.dataplane.answer import parse_answer_head
+from fastgate.dataplane.head import parse_request_head
+from fastgate.dataplane.plane import Dataplane, Upstreams
+from fastgate.dataplane.server import GatewayServer
+from fastgate.dataplane.upstream import UpstreamConnection
+from fastgate.gate import Gate
+from fastgate.model import ActiveToken, Forward, Remembered, Snapshot
+from fastgate.policy import forwarding
+from fastgate.policy.digest import token_key
+from fastgate.stats import Stats
+from fastgate.tokens.memory import MemoryTier
+from fastgate.tokens.resolver import Tokens
+from fastgate.tokens.revocation import Revocations
+
+REQUEST = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+BODY = b"x" * 85
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sun, 22 Nov 2026 09:00:00 GMT\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 85\r\nConnection: keep-alive\r\n\r\n"
+)
+SLICES = 600
+PER_SLICE = 100
+
+
+class Wire(asyncio.Transport):
+    """A transport that hands what is written to a function."""
+
+    def __init__(self, written: Callable[[bytes], None]) -> None:
+        super().__init__({"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 8000)})
+        self._written = written
+
+    def write(self, data: Any) -> None:
+        """Hand it over."""
+        self._written(data)
+
+    def is_closing(self) -> bool:
+        """Never."""
+        return False
+
+    def abort(self) -> None:
+        """Nothing to abort."""
+
+
+class World:
+    """A gateway with one protected route and one remembered token."""
+
+    def __init__(self) -> None:
+        self.clock, self.stats = SystemClock(), Stats()
+        self.snapshot = _snapshot()
+        self.provider = self.snapshot.providers[PROVIDER]
+        memory = MemoryTier(1000, 100)
+        claims = {"active": True, "sub": "alex", "scope": "bench.read bench.write"}
+        state = ActiveToken(claims, exp=int(time.time()) + 3600)
+        memory.put(token_key(self.provider, TOKEN), Remembered(state, self.clock.monotonic()))
+        revocations = Revocations(self.clock, 3600)
+        self.tokens = Tokens(memory, self.snapshot.providers, self.clock, self.stats, revocations)
+        self.gate = Gate(self.snapshot, self.tokens, self.clock.now)
+
+    async def slices(self) -> list[float]:
+        """Replay, and return the microseconds per request of every slice."""
+        loop = asyncio.get_running_loop()
+        upstreams = Upstreams(loop, self.stats)
+        await upstreams.swap(self.snapshot.services.values())
+        limits = self.snapshot.settings.limits
+        plane = Dataplane(
+            gate=self.gate, upstreams=upstreams, stats=self.stats, clock=self.clock, limits=limits, record=None
+        )
+        service = self.snapshot.services[SERVICE]
+        pool = upstreams.of(service).pools[0]
+        upstream = UpstreamConnection(loop, service, pool._rests, pool._is_lost)  # noqa: SLF001
+        upstream.connection_made(Wire(lambda _: _soon(loop, upstream.data_received, ANSWER + BODY)))
+        upstream.give_back()
+        client = GatewayServer(plane)()
+        done: asyncio.Future[None] = loop.create_future()
+        ends: list[float] = []
+        answered = 0
+
+        def written(data: bytes) -> None:
+            nonlocal answered
+            if not data.endswith(BODY):
+                return
+            answered += 1
+            if answered % PER_SLICE == 0:
+                ends.append(time.perf_counter())
+            if len(ends) <= SLICES:
+                loop.call_soon(client.data_received, REQUEST)
+            elif not done.done():
+                done.set_result(None)
+
+        client.connection_made(Wire(written))
+        await asyncio.sleep(0.01)
+        client.data_received(REQUEST)
+        await asyncio.wait_for(done, 120)
+        return [(after - before) / PER_SLICE * 1e6 for before, after in pairwise(ends)]
+
+
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[bytes], None], data: bytes) -> None:
+    loop.call_soon(call, data)
+
+
+def _snapshot() -> Snapshot:
+    config = gateway_config(port=8000, origin=2, idp=1, access_log=False)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "fastgate.yaml"
+        file.write_text(json.dumps(config))
+        return compile_snapshot(load(str(file), os.environ))
+
+
+def _pieces(world: World) -> dict[str, float]:
+    """Least microseconds of the pure steps, each alone."""
+    limits = world.snapshot.settings.limits
+    head = parse_request_head(REQUEST, limits=limits, scheme="http", peer="127.0.0.1", port=8000)
+    forward = world.gate.admit(head)
+    if not isinstance(forward, Forward):
+        raise TypeError("the remembered token was not admitted")
+    answer = parse_answer_head(ANSWER, "GET")
+    terms, date = forward.forwarding, b"Sun, 22 Nov 2026 09:00:00 GMT"
+    steps: dict[str, Callable[[], object]] = {
+        "read the request's head": lambda: parse_request_head(
+            REQUEST, limits=limits, scheme="http", peer="127.0.0.1", port=8000
+        ),
+        "decide (gate.admit)": lambda: world.gate.admit(head),
+        "write the head upstream": lambda: forwarding.upstream_request(head, forward, terms, head.framing),
+        "read the answer's head": lambda: parse_answer_head(ANSWER, "GET"),
+        "write the head of the answer": lambda: forwarding.answer_head(
+            answer, head, answer.framing, keep_alive=True, date=date, private=False
+        ),
+    }
+    return {name: min(timeit.repeat(step, number=500, repeat=60)) / 500 * 1e6 for name, step in steps.items()}
+
+
+async def _main() -> None:
+    world = World()
+    slices = sorted(await world.slices())
+    found = {"least_us": slices[0], "tenth_us": slices[len(slices) // 10], "pieces_us": _pieces(world)}
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    uvloop.run(_main())
