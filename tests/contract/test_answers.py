@@ -190,8 +190,12 @@ async def test_answers_that_are_none(lane, idp, upstream):
         for octets in CUT:
             for end in (CLOSE, RESET):
                 upstream.will(octets, end)
-                with pytest.raises((Broken, ConnectionError)):
-                    await gateway.get("/any", token="good")
+                try:
+                    got = await gateway.get("/any", token="good")
+                except (Broken, ConnectionError):
+                    continue
+                # What was broken from the first segment on may still be told.
+                assert got.status == 502, octets
         upstream.will(answer(200, b"ok") + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
         assert (await gateway.get("/any", token="good")).body == b"ok"
         assert b"poison" not in (await gateway.get("/any", token="good")).body
