@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import traceback
 
 import pytest
 import structlog
@@ -68,7 +67,7 @@ async def test_a_fault_of_our_own_is_500_for_one_request(lane, idp, upstream, mo
         return admit(gate, head)
 
     monkeypatch.setattr(Gate, "admit", admit_or_break)
-    with structlog.testing.capture_logs() as events:
+    with structlog.testing.capture_logs([structlog.processors.format_exc_info]) as events:
         async with lane(config(idp, upstream)) as gateway, await gateway.connect() as client:
             assert (await client.request("GET", "/public")).status == 200
             broken = await client.request("GET", "/public/broken?q=t0p-s3cret", bearer("t0p-s3cret"))
@@ -78,9 +77,8 @@ async def test_a_fault_of_our_own_is_500_for_one_request(lane, idp, upstream, mo
             assert (await gateway.get("/public")).status == 200
             assert await gateway.metric("fastgate_requests_active") == 0
     (fault,) = [event for event in events if event["log_level"] == "error"]
-    said = "".join(traceback.format_exception(fault.pop("exc_info")))
-    assert "RuntimeError: a bug" in said
-    assert "t0p-s3cret" not in said + str(fault)
+    assert "RuntimeError: a bug" in fault["exception"]
+    assert "t0p-s3cret" not in str(fault)
 
 
 async def test_operators_paths_are_not_on_the_clients_listener(lane, idp, upstream):
