@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from fastgate.dataplane.head import FIELDS
+from fastgate.dataplane.head import FIELD
 from fastgate.model import Field
 
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[\t ]*;[\t\x20-\x7e\x80-\xff]*)?")
@@ -88,7 +88,7 @@ class ChunkedDecoder:
         if line == b"\r\n":
             self.complete = True
             return
-        match = FIELDS.fullmatch(line)
+        match = FIELD.fullmatch(line)
         self._trailer_size += len(line)
         if match is None:
             raise FramingError("malformed trailer field")

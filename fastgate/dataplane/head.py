@@ -12,8 +12,10 @@ from fastgate.errors import HeadError
 from fastgate.model import NO_BODY, BodyKind, Field, Framing, Limits, RequestHead
 
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-FIELDS: Final = re.compile(rb"(" + TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)\r\n")
+FIELD: Final = re.compile(rb"(" + TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)\r\n")
 """A field line (RFC 9112 section 5): no space before the colon, no folding, no control characters."""
+_FIELDS: Final = re.compile(rb"(?<=\n)" + FIELD.pattern)
+"""The same, tried only where a line begins: a long line that is no field costs its length, not its square."""
 _LINE: Final = re.compile(rb"(" + TOKEN + rb") ([\x21\x22\x24-\x5b\x5d-\x7e]+) HTTP/1\.([01])")
 """No raw octet outside ASCII, no space, fragment or backslash in the target (RFC 9112 section 3.2)."""
 _OTHER_VERSION: Final = re.compile(rb"\S+ \S+ HTTP/(?!1\.[01])\d\.\d")
@@ -155,7 +157,7 @@ def parse_fields(raw: bytes, start: int, end: int, limits: Limits) -> tuple[Fiel
 
 def split_fields(raw: bytes, start: int, end: int) -> tuple[list[tuple[bytes, bytes]], tuple[Field, ...] | None]:
     """Split a section into its lines and their fields; None when not every octet belongs to a well-formed line."""
-    lines = FIELDS.findall(raw, start, end)
+    lines = _FIELDS.findall(raw, start, end)
     taken = 0
     fields = []
     for name, value in lines:

@@ -242,6 +242,14 @@ def test_an_incomplete_head_is_waited_for():
     assert all(find_head_end(raw[:end], LIMITS) == -1 for end in range(1, len(raw)))
 
 
+def test_a_long_line_that_is_no_field_costs_its_length():
+    """C3: 200 of them are refused while one would not come back if the cost were the square of the length."""
+    raw = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"a" * 60_000 + b"\r\n\r\n"
+    for _ in range(200):
+        with pytest.raises(HeadError):
+            parse_request_head(raw, limits=Limits(), scheme="http", peer="", port=0)
+
+
 def test_upgrade_needs_connection_upgrade_on_1_1():
     """N86: the three conditions of an upgrade."""
     assert (
