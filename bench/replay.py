@@ -12,13 +12,14 @@ import tempfile
 import time
 import timeit
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 
-from bench.settings import PROVIDER, SERVICE, TOKEN, gateway_config
+from bench.settings import PROVIDER, TOKEN, gateway_config
 from fastgate.clock import SystemClock
 from fastgate.config.compile import compile_snapshot
 from fastgate.config.load import load
@@ -26,7 +27,6 @@ from fastgate.dataplane.answer import parse_answer_head
 from fastgate.dataplane.head import parse_request_head
 from fastgate.dataplane.plane import Dataplane, Upstreams
 from fastgate.dataplane.server import GatewayServer
-from fastgate.dataplane.upstream import UpstreamConnection
 from fastgate.gate import Gate
 from fastgate.model import ActiveToken, Forward, Remembered, Snapshot
 from fastgate.policy import forwarding
@@ -49,7 +49,7 @@ PER_SLICE = 100
 class Wire(asyncio.Transport):
     """A transport that hands what is written to a function."""
 
-    def __init__(self, written: Callable[[bytes], None]) -> None:
+    def __init__(self, written: Callable[[bytes], object]) -> None:
         super().__init__({"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 8000)})
         self._written = written
 
@@ -63,6 +63,26 @@ class Wire(asyncio.Transport):
 
     def abort(self) -> None:
         """Nothing to abort."""
+
+
+class Loop:
+    """The running loop, but for connections: they lead to an upstream that has the answer ready."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    async def create_connection(
+        self, factory: Callable[[], asyncio.Protocol], *_: object, **__: object
+    ) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        """Connect to ANSWER."""
+        protocol = factory()
+        answer = partial(self._loop.call_soon, protocol.data_received, ANSWER + BODY)
+        wire = Wire(lambda _: answer())
+        protocol.connection_made(wire)
+        return wire, protocol
 
 
 class World:
@@ -83,17 +103,12 @@ class World:
     async def slices(self) -> list[float]:
         """Replay, and return the microseconds per request of every slice."""
         loop = asyncio.get_running_loop()
-        upstreams = Upstreams(loop, self.stats)
+        upstreams = Upstreams(cast("asyncio.AbstractEventLoop", Loop(loop)), self.stats)
         await upstreams.swap(self.snapshot.services.values())
         limits = self.snapshot.settings.limits
         plane = Dataplane(
             gate=self.gate, upstreams=upstreams, stats=self.stats, clock=self.clock, limits=limits, record=None
         )
-        service = self.snapshot.services[SERVICE]
-        pool = upstreams.of(service).pools[0]
-        upstream = UpstreamConnection(loop, service, pool._rests, pool._is_lost)  # noqa: SLF001
-        upstream.connection_made(Wire(lambda _: _soon(loop, upstream.data_received, ANSWER + BODY)))
-        upstream.give_back()
         client = GatewayServer(plane)()
         done: asyncio.Future[None] = loop.create_future()
         ends: list[float] = []
@@ -116,10 +131,6 @@ class World:
         client.data_received(REQUEST)
         await asyncio.wait_for(done, 120)
         return [(after - before) / PER_SLICE * 1e6 for before, after in pairwise(ends)]
-
-
-def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[bytes], None], data: bytes) -> None:
-    loop.call_soon(call, data)
 
 
 def _snapshot() -> Snapshot:
