@@ -68,6 +68,7 @@ END_TO_END: Final = frozenset(
         b"via",
         b"x-request-id",
         b"x-requested-with",
+        b"x-user-agent",
     )
 )
 """Well known and forwarded as they came; the shortcut for most fields of most requests."""
