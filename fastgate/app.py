@@ -18,7 +18,7 @@ from fastgate.dataplane.plane import Dataplane, Upstreams
 from fastgate.dataplane.server import GatewayServer
 from fastgate.errors import StartError
 from fastgate.gate import Gate
-from fastgate.model import Address, Snapshot
+from fastgate.model import Address, Settings, Snapshot
 from fastgate.stats import Counter, Stats
 from fastgate.tokens.memory import MemoryTier
 from fastgate.tokens.resolver import Tokens
@@ -39,7 +39,9 @@ class App:
         self._load = load
         self._clock = clock or SystemClock()
         self._snapshot = load()
-        settings = self._snapshot.settings
+        settings = self._started = self._snapshot.settings
+        """What sockets and sizes were made from: reloads do not change those."""
+        self._admin_token = settings.admin.token if settings.admin is not None else None
         self.stats = Stats()
         self._memory = MemoryTier(settings.max_entries, max(1, settings.max_entries // INACTIVE_SHARE))
         self._access_log = AccessLog(settings.log_format, sys.__stdout__, self.stats)
@@ -123,8 +125,7 @@ class App:
     @property
     def admin_token(self) -> str | None:
         """The token that the admin listener asks for."""
-        admin = self._snapshot.settings.admin
-        return None if admin is None else admin.token
+        return self._admin_token
 
     def gauges(self) -> Iterable[Counter]:
         """What is measured when asked."""
@@ -177,7 +178,11 @@ class App:
         except Exception:
             self.stats.config_reloads.add("refused")
             raise
-        fixed = _needs_restart(self._snapshot, snapshot)
+        fixed = _needs_restart(self._started, snapshot.settings)
+        admin = snapshot.settings.admin
+        if admin is not None and "admin.listen" not in fixed:
+            # The token of another listener, or of none, is not for the one that is open.
+            self._admin_token = admin.token
         self._tokens.swap(snapshot.providers)
         await self._upstreams.swap(snapshot.services.values())
         self._unseen &= set(snapshot.providers)
@@ -226,12 +231,11 @@ class App:
                 pause = min(pause * 2, 5.0)
 
 
-def _needs_restart(before: Snapshot, after: Snapshot) -> list[str]:
+def _needs_restart(old: Settings, new: Settings) -> list[str]:
     """The settings that differ but belong to sockets and sizes of the running process."""
-    old, new = before.settings, after.settings
     changed = {
-        "listen": [(a.host, a.port) for a in old.listen] != [(a.host, a.port) for a in new.listen],
-        "admin.listen": _admin_at(before) != _admin_at(after),
+        "listen": [_listening(address) for address in old.listen] != [_listening(address) for address in new.listen],
+        "admin.listen": _admin_at(old) != _admin_at(new),
         "limits": old.limits != new.limits,
         "cache": (old.max_entries, old.revocation_ttl) != (new.max_entries, new.revocation_ttl),
         "log": (old.log_format, old.access_log) != (new.log_format, new.access_log),
@@ -239,9 +243,12 @@ def _needs_restart(before: Snapshot, after: Snapshot) -> list[str]:
     return [name for name, differs in changed.items() if differs]
 
 
-def _admin_at(snapshot: Snapshot) -> tuple[str, int] | None:
-    admin = snapshot.settings.admin
-    return None if admin is None else (admin.address.host, admin.address.port)
+def _admin_at(settings: Settings) -> tuple[str, int, bool] | None:
+    return None if settings.admin is None else _listening(settings.admin.address)
+
+
+def _listening(address: Address) -> tuple[str, int, bool]:
+    return address.host, address.port, address.tls is not None
 
 
 def _cannot_listen(address: Address, error: OSError) -> StartError:

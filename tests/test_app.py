@@ -256,6 +256,41 @@ async def test_a_reload_that_needs_a_restart_says_so(idp, upstream, usual):
         assert (await gateway.admin("GET", "/status")).status == 401
 
 
+async def test_a_reload_from_plain_to_tls_says_so(usual):
+    """P5: a listener keeps speaking what it spoke."""
+    gateway = Served(usual)
+    leaf = trustme.CA().issue_cert("gateway.test")
+    (gateway.folder / "both.pem").write_bytes(leaf.private_key_and_cert_chain_pem.bytes())
+    tls = {"certificate": "both.pem", "key": "both.pem"}
+    async with gateway:
+        for change, named in (
+            ({"listen": {"address": gateway.config["listen"], "tls": tls}}, ["listen"]),
+            ({"admin": False}, ["listen", "admin.listen"]),
+        ):
+            gateway.write(change)
+            got = await gateway.admin("POST", "/config/reload")
+            assert json.loads(got.body)["needs_restart"] == named
+        assert (await gateway.get("/public")).status == 200
+
+
+@pytest.mark.parametrize("admin", [False, {"listen": "127.0.0.2:8001"}], ids=["none", "elsewhere"])
+async def test_a_reload_never_opens_the_admin_listener(usual, admin):
+    """T13, P5: the one that is open keeps its token when the file has no place for it any more."""
+    gateway = Served(usual)
+    gateway.config["admin"]["token"] = "adm1n"
+    async with gateway:
+        gateway.write({"admin": admin})
+        token = bearer("adm1n")
+        got = await fetch(gateway.admin_port, "POST", "/config/reload", token)
+        assert json.loads(got.body)["needs_restart"] == ["admin.listen"]
+        assert (await gateway.admin("GET", "/status")).status == 401
+        assert (await fetch(gateway.admin_port, "GET", "/status", token)).status == 200
+        gateway.write({"admin": {"listen": f"127.0.0.1:{gateway.admin_port}", "token": "rotated"}})
+        assert (await fetch(gateway.admin_port, "POST", "/config/reload", token)).status == 200
+        assert (await fetch(gateway.admin_port, "GET", "/status", token)).status == 401
+        assert (await fetch(gateway.admin_port, "GET", "/status", bearer("rotated"))).status == 200
+
+
 async def test_requests_under_way_keep_their_route(idp, upstream, usual):
     """N24, P5: also through several reloads that took their route, their service and its provider away."""
     told = asyncio.Event()
