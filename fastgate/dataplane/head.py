@@ -28,19 +28,23 @@ _LENGTH_DIGITS: Final = 18
 """Keeps a length far below 2**63 for whoever reads it next."""
 
 
-def find_head_end(buffer: bytes | bytearray, limits: Limits) -> int:
-    """Where the head in `buffer` ends, -1 while it is incomplete; raises HeadError when it can never be one."""
-    end = buffer.find(b"\r\n\r\n")
+def find_head_end(buffer: bytes | bytearray, limits: Limits, seen: int = 0) -> int:
+    """Where the head in `buffer` ends, -1 while it is incomplete; raises HeadError when it can never be one.
+
+    `seen` octets were looked at before: they are not searched again, so that a head that drips in costs no square.
+    """
+    start = max(0, seen - 3)
+    end = buffer.find(b"\r\n\r\n", start)
     if end >= 0 and end + 4 <= limits.header_section + limits.request_line:
         return end + 4
     if end < 0:
-        _refuse_hopeless(buffer, limits)
+        _refuse_hopeless(buffer, limits, start)
         return -1
     raise HeadError(431, "header section too large")
 
 
-def _refuse_hopeless(buffer: bytes | bytearray, limits: Limits) -> None:
-    if _BARE_LF.search(buffer):
+def _refuse_hopeless(buffer: bytes | bytearray, limits: Limits, start: int) -> None:
+    if _BARE_LF.search(buffer, start):
         raise HeadError(400, "bare LF as line end")
     if buffer and buffer[0] <= 0x20:  # noqa: PLR2004 - white space or a TLS handshake, never a method
         raise HeadError(400, "not a request line")

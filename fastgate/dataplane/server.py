@@ -86,6 +86,7 @@ class DownstreamProtocol(RequestHandler):
         self._head = UNREAD
         self._payload: StreamReader | None = None
         self._left = 0
+        """Octets of the body still to come; below zero: octets of a head that has begun."""
         self._chunks: ChunkedDecoder | None = None
         self._refusal: HeadError | None = None
         self._tunnel = False
@@ -214,11 +215,11 @@ class DownstreamProtocol(RequestHandler):
         if inbox in (b"", b"\r"):
             return False
         try:
-            end = find_head_end(inbox, limits)
+            end = find_head_end(inbox, limits, -self._left)
             if end < 0:
                 if not self._left:
-                    self._left = -1  # the clock of this head runs from its first octet
-                    self._deadline.set(limits.header_timeout)
+                    self._deadline.set(limits.header_timeout)  # runs from the first octet
+                self._left = -len(inbox)
                 return False
             raw = inbox[:end]
             self._head = self._heads.parse(raw)

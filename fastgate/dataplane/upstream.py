@@ -271,7 +271,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _head(self, data: bytes) -> None:
         """Take interim heads until the final one is complete."""
         while self._phase is _Phase.HEAD:
-            end = data.find(b"\r\n\r\n")
+            end = data.find(b"\r\n\r\n", max(0, len(self._buffer) - 3))
             if end < 0:
                 self._hold(data)
                 return

@@ -14,7 +14,7 @@ import trustme
 from fastgate.dataplane.server import DownstreamProtocol
 from fastgate.model import Limits
 from tests.support.client import RawClient
-from tests.support.plane import Plane, route, service
+from tests.support.plane import BEARER, Plane, route, service
 from tests.support.upstream import Upstream, answer
 
 GET = b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -331,3 +331,55 @@ async def test_a_tunnel_to_an_upstream_that_cannot_be_half_closed():
             client.half_close()
             assert await client.rest() == b""
             assert len(await received) == 100_000
+
+
+# --- CPU -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_large_head_octet_by_octet(plane: Plane):
+    """C3: a head that drips in is searched once, not once for every octet (minutes against a second)."""
+    lines = b"".join(b"X-%d: %b\r\n" % (number, b"x" * 1000) for number in range(55))
+    head = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n"
+    async with await plane.client() as client:
+        await plane.until(lambda: len(plane.server.connections) == 1, "the connection")
+        protocol = protocol_of(plane)
+        began = time.process_time()
+        for octet in head:
+            protocol.data_received(bytes((octet,)))
+        assert time.process_time() - began < 5
+        assert (await client.answer()).status == 404
+
+
+async def test_many_pipelined_requests_in_one_read(plane: Plane):
+    """C3: what waits in the inbox is not copied without bound for every request taken from it."""
+    count = 7000
+    async with await plane.client() as client:
+        await plane.until(lambda: len(plane.server.connections) == 1, "the connection")
+        began = time.process_time()
+        protocol_of(plane).data_received(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n" * count)
+        for _ in range(count):
+            assert (await client.answer()).status == 404
+        assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Connection: " + b",".join(b"x%d" % number for number in range(2500)),
+        b"Cookie: " + b"; ".join(b"a%d=b" % number for number in range(1600)),
+        b"Via: " + b",".join(b"1.1 p%d" % number for number in range(1500)),
+        b"Range: bytes=" + b",".join(b"%d-" % number for number in range(2500)),
+        b"Accept: " + b"*/*;q=0.1," * 1500,
+    ],
+    ids=lambda field: field.partition(b":")[0].decode(),
+)
+async def test_a_field_with_thousands_of_members(plane: Plane, field: bytes):
+    """C3: costs what its octets cost."""
+    raw = b"GET /api HTTP/1.1\r\nHost: a\r\nAuthorization: %b\r\n%b\r\n\r\n" % (BEARER[1].encode(), field)
+    async with await plane.client() as client:
+        began = time.process_time()
+        for number in range(20):
+            # A field of its own makes each head a new one.
+            await client.send(raw[:-2] + b"X-Number: %d\r\n\r\n" % number)
+            assert (await client.answer()).status in {200, 400}
+        assert time.process_time() - began < 5
