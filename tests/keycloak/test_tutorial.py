@@ -6,7 +6,7 @@ from tests.support.gateway import Gateway
 from tests.support.keycloak import SECRET
 from tests.support.tutorial import Tutorial, configuration
 
-pytestmark = [pytest.mark.keycloak, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.keycloak, pytest.mark.timeout(900)]
 
 
 async def test_tutorial(keycloak, httpbin):

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -37,7 +38,11 @@ def once(folder: Path, fill: Callable[[Path], None]) -> Path:
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        fill(partial)
+        try:
+            fill(partial)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         partial.rename(folder)
     return folder
 
@@ -59,6 +64,12 @@ def run(what: str, *command: str, cwd: Path | None = None, timeout: float = 600)
     except subprocess.TimeoutExpired:
         raise Missing(f"{what}: no end after {timeout:.0f} s ({' '.join(command[:3])} ...)") from None
     if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
-        raise Missing(f"{what}: {' '.join(command[:3])} ended with {done.returncode}: {' | '.join(last)}")
+        program = Path(command[0]).name
+        raise Missing(f"{what}: {program} ended with {done.returncode}: {_why(done.stdout + done.stderr)}")
     return done.stdout
+
+
+def _why(said: str) -> str:
+    lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", said).splitlines() if line.strip()]
+    errors = [line for line in lines if "ERROR" in line or "error" in line] or lines
+    return errors[0][:300] if errors else "without a word"

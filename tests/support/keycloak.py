@@ -1,7 +1,8 @@
 """A real Keycloak from Maven Central, with the realm in `keycloak/fastgate-realm.json`.
 
-The distribution is fetched and unpacked once per version into the cache; every start of the tests gets its own copy
-with its own database, so that nothing of an earlier run is left.
+The distribution is fetched and unpacked once per version into the cache; every run of the tests gets its own copy
+with its own database, so that nothing of an earlier run is left. What Keycloak compiles at its first start is kept, so
+that a second run starts in half the time.
 """
 
 import base64
@@ -55,20 +56,27 @@ class Keycloak:
     def __init__(self) -> None:
         dist = distribution()
         self.home = scratch("keycloak-home") / "keycloak"
-        shutil.copytree(dist, self.home)
+        shutil.copytree(dist, self.home, ignore=shutil.ignore_patterns("compiled*"))
+        if (dist / "compiled").is_dir():
+            shutil.copytree(dist / "compiled", self._compiled, dirs_exist_ok=True)
         (self.home / "data" / "import").mkdir(parents=True)
         shutil.copy(REALM, self.home / "data" / "import")
         self.port = free_port()
         self.process: Process | None = None
         self._asked_before = 0
         self.start()
+        cache.once(dist / "compiled", lambda folder: shutil.copytree(self._compiled, folder, dirs_exist_ok=True))
+
+    @property
+    def _compiled(self) -> Path:
+        return self.home / "lib" / "quarkus"
 
     @property
     def issuer(self) -> str:
         return f"http://127.0.0.1:{self.port}/realms/fastgate"
 
     def start(self) -> None:
-        """Start, again too; blocks until the realm is served (about 25 s the first time, 12 s then)."""
+        """Start, again too; blocks until the realm is served: 40 s, 20 s when compiled before, 10 s again."""
         self.process = Process(
             "keycloak",
             [
@@ -79,7 +87,7 @@ class Keycloak:
             env={"JAVA_OPTS_KC_HEAP": "-Xms64m -Xmx512m"},
         )
         started = self.process
-        started.wait_until(lambda: b"Listening on:" in started.out.read_bytes() and answers(self.port), 300)
+        started.wait_until(lambda: b"Listening on:" in started.out.read_bytes() and answers(self.port), 600)
 
     def stop(self) -> None:
         """Stop: connections are refused until `start`."""
@@ -98,7 +106,7 @@ class Keycloak:
         assert self.process is not None
         self.process.resume()
 
-    async def token(self, *, scope: str = "") -> str:
+    async def token(self, *, scope: str = "invoices:read") -> str:
         """Log alex in (password grant) and return the access token."""
         form = {"grant_type": "password", "username": "alex", "password": "doe", "scope": scope}
         token: str = json.loads((await self._post("token", form)).body)["access_token"]

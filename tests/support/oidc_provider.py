@@ -21,7 +21,10 @@ ODD_SECRET = "odd:+ %&=/secret"
 def modules() -> Path:
     """Return the folder with `node_modules`, installing it once per lock file; raises cache.Missing."""
     npm = cache.tool("npm", "the tests need Node.js 20 or newer with npm (Debian: apt-get install nodejs npm)")
-    cache.tool("node", "the tests need Node.js 20 or newer (Debian: apt-get install nodejs)")
+    node = cache.tool("node", "the tests need Node.js 20 or newer (Debian: apt-get install nodejs)")
+    version = cache.run("Node.js does not start", node, "--version").strip()
+    if int(version.lstrip("v").split(".")[0]) < 20:
+        raise cache.Missing(f"oidc-provider needs Node.js 20 or newer, here is {version}")
     lock = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()[:16]
 
     def install(folder: Path) -> None:
