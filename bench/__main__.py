@@ -3,10 +3,10 @@
 import argparse
 import sys
 
-from bench import hit, profile
+from bench import burst, hit, idle, profile, streams
 from bench.machine import NotPossibleError, settle
 
-MEASUREMENTS = {"hit": hit, "profile": profile}
+MEASUREMENTS = {"hit": hit, "burst": burst, "streams": streams, "idle": idle, "profile": profile}
 
 
 def main() -> int:

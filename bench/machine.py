@@ -38,8 +38,7 @@ def need(*programs: str) -> None:
     names = " ".join(missing)
     print(f"installing {names} with apt-get", file=sys.stderr)
     install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing]
-    # A policy of 101 keeps Debian from starting nginx as a service of its own.
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (["apt-get", "update", "-q"], install):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
