@@ -155,6 +155,8 @@ class Exchange:
                 form += piece
                 if len(form) > _MAX_FORM:
                     return replies.reply(413, reason="form_too_large")
+        except BodyStalledError:
+            return replies.reply(408, reason="body_timeout")
         except (RequestPayloadError, ConnectionError):
             return replies.reply(400, reason="body_incomplete")
         self._form = bytes(form)

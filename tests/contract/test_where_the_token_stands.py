@@ -245,6 +245,17 @@ async def test_a_form_that_ends_early(lane, idp, upstream):
     assert (idp.questions, upstream.requests) == ([], [])
 
 
+async def test_a_form_that_stalls(lane, idp, upstream):
+    """N5, N55: 408, as for any body that stops coming; nobody is asked."""
+    wanted = config(idp, upstream, takes("body"), limits={"body_timeout": "200ms"})
+    async with lane(wanted) as gateway, await gateway.connect() as client:
+        lines = ("POST /api HTTP/1.1", "Host: a", ": ".join(FORM), "Content-Length: 100")
+        await client.send("\r\n".join([*lines, "", "access_token=good"]).encode())
+        assert (await client.answer()).status == 408
+        assert await client.ended()
+    assert (idp.questions, upstream.requests) == ([], [])
+
+
 # --- what a request without a token may not do ------------------------------------------------------------------
 
 
