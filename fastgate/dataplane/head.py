@@ -26,6 +26,8 @@ _NOT_SERVED: Final = frozenset({"CONNECT", "TRACE"})
 _MAX_PORT: Final = 65535
 _LENGTH_DIGITS: Final = 18
 """Keeps a length far below 2**63 for whoever reads it next."""
+_MEMORABLE: Final = 4096
+"""Octets of a header section worth keeping while a connection rests: ten thousand of them may."""
 
 
 def find_head_end(buffer: bytes | bytearray, limits: Limits, seen: int = 0) -> int:
@@ -92,7 +94,8 @@ class HeadParser:
         section = self._section
         if section is None or octets != self._octets or version != self._version:
             section = _parse_section(raw, line_end + 2, self._limits, http_1_0=version == b"0")
-            self._octets, self._version, self._section = octets, version, section
+            if len(octets) <= _MEMORABLE:
+                self._octets, self._version, self._section = octets, version, section
         fields, host, framing, keep_alive, upgrade, expects_continue = section
         method, http_1_0 = line[1].decode("ascii"), version == b"0"
         authority, target = _resolve_target(method, line[2].decode("ascii"), host, http_1_0=http_1_0)

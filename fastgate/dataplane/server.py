@@ -131,8 +131,6 @@ class DownstreamProtocol(RequestHandler):
         self._write_deadline.close()
         super().connection_lost(exc)
         self._inbox = b""
-        if self._payload is not None:
-            self._payload.set_exception(ConnectionResetError("the client left within its body"))
         if self._parted is not None and not self._parted.done():
             self._parted.set_result(None)
 
@@ -140,6 +138,8 @@ class DownstreamProtocol(RequestHandler):
         """Let go of the client: also aiohttp's way to close an idle connection, and to say that one was lost."""
         super().force_close()
         self._say_farewell()
+        if self._payload is not None:
+            self._payload.set_exception(ConnectionResetError("the client left within its body"))
         if self.exchange is not None:
             self.exchange.downstream_lost()
 
@@ -316,28 +316,34 @@ class DownstreamProtocol(RequestHandler):
 
     async def start(self) -> None:
         """Answer one request after the other until the connection ends; aiohttp runs this as the connection's task."""
-        keep_alive = True
-        while keep_alive:
-            payload = await seam.next_message(self)
-            exchange = self.exchange = Exchange(self, self.plane, self._head, payload)
-            try:
-                keep_alive = await exchange.run() if self._refusal is None else exchange.refuse(self._refusal)
-            except Exception:
-                # A fault of ours costs this request, never the next one on the connection.
-                log.exception("a request failed inside fastgate: please report this")
-                keep_alive = exchange.refuse(HeadError(500, "internal error"))
-            self.exchange = None
-            if keep_alive:
-                if self.writing_paused:
-                    # Who does not read answers is asked for no more requests: the pause held for this exchange only.
-                    await seam.drained(self)
-                keep_alive = self._next()
-            if not keep_alive:
+        try:
+            while await self._answer_next():
+                pass
+        finally:
+            if self.transport is not None:
                 self._say_farewell()
-                if not self.body_complete or self._discarding or self._inbox:
-                    await self._part()
-        if self.transport is not None:
-            self.transport.close()
+                self.transport.close()
+
+    async def _answer_next(self) -> bool:
+        """Answer one request; False when no other may follow."""
+        payload = await seam.next_message(self)
+        exchange = self.exchange = Exchange(self, self.plane, self._head, payload)
+        self._head = UNREAD
+        try:
+            keep_alive = await exchange.run() if self._refusal is None else exchange.refuse(self._refusal)
+        except Exception:
+            # A fault of ours costs this request, never the next one on the connection.
+            log.exception("a request failed inside fastgate: please report this")
+            keep_alive = exchange.refuse(HeadError(500, "internal error"))
+        self.exchange = None
+        if keep_alive and self.writing_paused:
+            # Who does not read answers is asked for no more requests: the pause held for this exchange only.
+            await seam.drained(self)
+        if keep_alive and self._next():
+            return True
+        if not self.body_complete or self._discarding or self._inbox:
+            await self._part()
+        return False
 
     def _next(self) -> bool:
         """Turn to the next request; False when none can come."""
