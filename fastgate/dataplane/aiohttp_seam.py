@@ -1,10 +1,9 @@
 """Every touch of aiohttp's non-public parts, in one place; `tests/dataplane/test_aiohttp_seam.py` guards them.
 
-aiohttp's `RequestHandler` feeds its parser, queues the messages, gives each body a stream with flow control, and runs
-one task per connection: `start`. Ours waits for those messages with `next_message`.
+aiohttp's `RequestHandler` keeps the connection, feeds its parser, queues the messages and gives each body a stream with
+flow control. We take each message from its queue at once, so that its own task per connection has nothing to do.
 """
 
-from contextlib import suppress
 from typing import Final
 
 import aiohttp
@@ -12,7 +11,7 @@ from aiohttp import http_parser
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from fastgate.errors import HeadError, StartError
+from fastgate.errors import StartError
 
 SUPPORTED: Final = ((3, 14, 2), (3, 15))
 """aiohttp versions this module was written for: from the first, before the second."""
@@ -36,44 +35,24 @@ def _parser_is_compiled() -> bool:
     return http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy
 
 
-async def next_message(protocol: RequestHandler) -> StreamReader:
-    """Wait for the parser's next message and take it from the queue; returns its body."""
+def feed_head(protocol: RequestHandler, raw: bytes) -> tuple[BaseException | None, StreamReader]:
+    """Feed one complete head to aiohttp's parser and take the message it made.
+
+    Returns why the parser refused it (None: it did not), and the stream into which the body will be fed.
+    """
+    RequestHandler.data_received(protocol, raw)
     if not protocol._messages:
-        protocol._waiter = protocol._loop.create_future()
-        try:
-            await protocol._waiter
-        finally:
-            protocol._waiter = None
-    _, payload = protocol._messages.popleft()
+        return ConnectionResetError("the connection is closing"), EMPTY_PAYLOAD
+    message, payload = protocol._messages.popleft()
+    if isinstance(message, _ErrInfo):
+        return message.exc, payload
     if protocol._parser is not None:
         protocol._parser.message_consumed()
         if protocol._upgraded:
             # The parser has stopped at an upgrade that is ours to make or to decline.
             protocol._parser.set_upgraded(False)
             protocol._upgraded = False
-    return payload
-
-
-def queue_refusal(protocol: RequestHandler, error: HeadError) -> None:
-    """Queue a message that stands for a refused head, so that its answer waits for those before it."""
-    protocol._messages.append((_ErrInfo(status=error.status, exc=error, message=error.detail), EMPTY_PAYLOAD))
-    waiter = protocol._waiter
-    if waiter is not None and not waiter.done():
-        waiter.set_result(None)
-
-
-def newest_message(protocol: RequestHandler) -> tuple[BaseException | None, StreamReader]:
-    """Why aiohttp's parser refused the head it was just fed (None: it did not), and the body of the message."""
-    if not protocol._messages:
-        return ConnectionResetError("the connection is closing"), EMPTY_PAYLOAD
-    message, payload = protocol._messages[-1]
-    return (message.exc if isinstance(message, _ErrInfo) else None), payload
-
-
-async def drained(protocol: RequestHandler) -> None:
-    """Wait until the client has taken what was written, or is lost."""
-    with suppress(ConnectionError):
-        await protocol._drain_helper()
+    return None, payload
 
 
 def reading_is_paused(protocol: RequestHandler) -> bool:

@@ -1,13 +1,14 @@
 """One request and its answer: the way from an admitted head to the last octet, or to the reason it ended early.
 
-The exchange is the receiver of the upstream's answer and relays it from callbacks; its coroutine decides, connects,
-sends the request's body, and waits for the end.
+The exchange is the receiver of the upstream's answer and relays it from callbacks. Nothing is awaited on the usual way:
+tasks are made for an unknown token, for a new connection, and for a body.
 """
 
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
@@ -52,16 +53,18 @@ class Exchange:
     """A request under way."""
 
     __slots__ = (
+        "_active",
         "_answer",
         "_began",
         "_chunked",
         "_connection",
         "_corked",
-        "_done",
+        "_ended",
         "_expiry",
         "_form",
         "_forward",
         "_forwarded_at",
+        "_framing",
         "_gone",
         "_half_closed",
         "_head",
@@ -70,9 +73,12 @@ class Exchange:
         "_plane",
         "_protocol",
         "_received",
+        "_request",
+        "_reused",
         "_room",
         "_sent",
         "_target",
+        "_task",
         "_tunnel",
         "_upload",
         "_upstream_seconds",
@@ -91,12 +97,16 @@ class Exchange:
         self._head = head
         self._began = plane.clock.monotonic()  # the loop's clock has milliseconds
         self._forward: Forward | None = None
+        self._framing = NO_BODY
+        self._request = b""
+        self._reused = False
         self._forwarded_at = 0.0
         self._upstream_seconds: float | None = None
         self._target = ""
         self._connection: UpstreamConnection | None = None
         self._answer: AnswerHead | None = None
-        self._done: asyncio.Future[ForwardError | None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        """What is being waited for, besides the upload."""
         self._upload: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._form: bytes | None = None
@@ -108,28 +118,27 @@ class Exchange:
         self._tunnel = False
         self._half_closed = False
         self._gone = False
+        self._ended = False
+        self._active = False
         self._received = 0
         self._sent = 0
 
     # --- the way of the request ------------------------------------------------------------------------------
 
-    async def run(self) -> bool:
-        """Answer the request; True when the connection can take another. Raises nothing that is expected to happen."""
-        head = self._head
-        active = self._plane.stats.requests_active
-        active.add()
-        try:
-            decision = self._plane.gate.admit(head)
-            if isinstance(decision, Pending):
-                decision = await self._settle(decision, head)
-            if isinstance(decision, Reply):
-                return self._reply(decision, "refused")
-            return await self._go(decision)
-        finally:
-            active.add(amount=-1)
+    def begin(self) -> None:
+        """Decide, and answer or forward at once; only what has to be waited for becomes a task."""
+        self._plane.stats.requests_active.add()
+        self._active = True
+        decision = self._plane.gate.admit(self._head)
+        if isinstance(decision, Pending):
+            self._task = self._go_on_in_task(self._settle, decision)
+        else:
+            self._decided(decision)
 
-    def refuse(self, error: HeadError) -> bool:
+    def refuse(self, error: HeadError) -> None:
         """Answer a head that cannot be served, or a fault of our own; no other request may follow."""
+        self._ended = True
+        self._release(whole=False)
         self._plane.stats.heads_refused.add(str(error.status))
         reply = replies.head_refused(error)
         if self._answer is not None:
@@ -138,11 +147,24 @@ class Exchange:
         else:
             self._write(self._render(reply, keep_alive=False, method="GET"))
         self._complete(reply.status, "refused", reply.reason)
-        return False
 
-    async def _settle(self, pending: Pending, head: RequestHead) -> Forward | Reply:
-        if not pending.wants_form:
-            return await pending.settle()
+    def _go_on_in_task(self, step: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> asyncio.Task[None]:
+        """Go on where something has to be waited for; a fault there is a fault of this request."""
+
+        async def guarded() -> None:
+            try:
+                await step(*arguments)
+            except Exception as error:  # noqa: BLE001 - told and answered
+                self._protocol.failed(self, error)
+
+        return self._plane.loop.create_task(guarded())
+
+    async def _settle(self, pending: Pending) -> None:
+        decision = await (self._settle_with_form(pending, self._head) if pending.wants_form else pending.settle())
+        self._task = None
+        self._decided(decision)
+
+    async def _settle_with_form(self, pending: Pending, head: RequestHead) -> Forward | Reply:
         if head.framing.length > _MAX_FORM:
             return replies.reply(413, reason="form_too_large")
         if head.expects_continue:
@@ -163,51 +185,61 @@ class Exchange:
         self._received = len(form)
         return await pending.settle(self._form)
 
-    async def _go(self, forward: Forward) -> bool:
-        """Forward, and turn a failure into the answer that is still possible."""
-        self._forward = forward
-        try:
-            await self._exchange(forward, self._head)
-        except ForwardError as error:
-            return self._failed(error, forward)
-        finally:
-            self._release()
-        status = self._answer.status if self._answer is not None else 0
-        self._complete(status, "tunnel" if self._tunnel else "forwarded", "")
-        return self._keep_alive and self._protocol.body_complete
-
-    async def _exchange(self, forward: Forward, head: RequestHead) -> None:
-        plane = self._plane
-        upstream = plane.upstreams.of(forward.route.service)
-        framing = self._body_framing(forward, head)
-        request = forwarding.upstream_request(head, forward, forward.forwarding, framing)
-        has_body = framing.kind is BodyKind.CHUNKED or framing.length > 0
-        connection = upstream.take()
+    def _decided(self, decision: Forward | Reply) -> None:
+        if self._ended:
+            return
+        if isinstance(decision, Reply):
+            self._ended = True
+            self._release(whole=True)
+            self._finish(keep_alive=self._reply(decision, "refused"))
+            return
+        self._forward = decision
+        self._framing = framing = self._body_framing(decision, self._head)
+        self._request = forwarding.upstream_request(self._head, decision, decision.forwarding, framing)
+        connection = self._plane.upstreams.of(decision.route.service).take()
         if connection is None:
-            connection = await upstream.acquire()
-        while True:
-            if self._gone:
-                connection.give_back()
-                raise ForwardError(Side.DOWNSTREAM, Stage.BODY, "the client left")
-            self._connection = connection
-            self._target = connection.target
-            reused = connection.reused
-            done = self._done = plane.loop.create_future()
-            self._forwarded_at = plane.clock.monotonic()
-            connection.begin(self, request, head.method, has_body=has_body)
-            if self._protocol.writing_paused:
-                connection.pause_reading()
-            if has_body:
-                protected = forward.forwarding.protected
-                self._upload = plane.loop.create_task(self._send_body(connection, framing, protected))
-            error = await done
-            if error is None:
-                return
-            if not reused or error.stage is not Stage.SEND or has_body or head.method not in _IDEMPOTENT:
-                raise error
-            # The kept-alive connection had died before it saw the request: once more, on a fresh one (N76).
-            plane.stats.upstream_retries.add(upstream.service.name)
-            connection = await upstream.acquire(fresh=True)
+            self._task = self._go_on_in_task(self._connect, decision, False)  # noqa: FBT003
+        else:
+            self._send(decision, connection)
+
+    async def _connect(self, forward: Forward, fresh: bool) -> None:  # noqa: FBT001 - passed on through a task
+        upstream = self._plane.upstreams.of(forward.route.service)
+        try:
+            connection = await upstream.acquire(fresh=fresh)
+        except ForwardError as error:
+            self._task = None
+            self._end(error)
+            return
+        self._task = None
+        self._send(forward, connection)
+
+    def _send(self, forward: Forward, connection: UpstreamConnection) -> None:
+        """Send the request; what comes of it arrives through the callbacks below."""
+        if self._ended:
+            connection.give_back()
+            return
+        framing = self._framing
+        self._connection = connection
+        self._target = connection.target
+        self._reused = connection.reused
+        self._forwarded_at = self._plane.clock.monotonic()
+        has_body = framing.kind is BodyKind.CHUNKED or framing.length > 0
+        connection.begin(self, self._request, self._head.method, has_body=has_body)
+        if self._protocol.writing_paused:
+            connection.pause_reading()
+        if has_body:
+            protected = forward.forwarding.protected
+            self._upload = self._go_on_in_task(self._send_body, connection, framing, protected)
+
+    def _may_try_again(self, error: ForwardError) -> bool:
+        """A kept-alive connection that had died before it saw a request that can be repeated (N76)."""
+        return (
+            error.stage is Stage.SEND
+            and self._reused
+            and self._framing == NO_BODY
+            and self._head.method in _IDEMPOTENT
+            and not self._gone
+        )
 
     def _body_framing(self, forward: Forward, head: RequestHead) -> Framing:
         if self._form is None:
@@ -398,35 +430,56 @@ class Exchange:
     # --- ends --------------------------------------------------------------------------------------------------
 
     def _end(self, error: ForwardError | None) -> None:
-        done = self._done
-        if done is not None and not done.done():
-            done.set_result(error)
+        """The exchange is over, once: completely, or with the first error."""
+        forward = self._forward
+        if self._ended:
+            return
+        if error is not None and forward is not None and self._may_try_again(error):
+            self._connection = None
+            self._plane.stats.upstream_retries.add(forward.route.service.name)
+            self._task = self._go_on_in_task(self._connect, forward, True)  # noqa: FBT003
+            return
+        self._ended = True
+        self._release(whole=error is None)
+        if error is not None:
+            self._finish(keep_alive=self._failed(error, forward))
+            return
+        status = self._answer.status if self._answer is not None else 0
+        self._complete(status, "tunnel" if self._tunnel else "forwarded", "")
+        self._finish(keep_alive=self._keep_alive and self._protocol.body_complete)
 
-    def _release(self) -> None:
+    def _finish(self, *, keep_alive: bool) -> None:
+        if not self._gone:
+            self._protocol.finished(keep_alive=keep_alive)
+
+    def _release(self, *, whole: bool) -> None:
         """Let go of everything the exchange held."""
-        upload, self._upload = self._upload, None
-        if upload is not None and not upload.done():
-            upload.cancel()
+        if self._active:
+            self._active = False
+            self._plane.stats.requests_active.add(amount=-1)
+        for task in (self._task, self._upload):
+            if task is not None and not task.done():
+                task.cancel()
+        self._task = self._upload = None
         if self._expiry is not None:
             self._expiry.cancel()
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        done = self._done
-        if done is not None and done.done() and not done.cancelled() and done.result() is None:
+        if whole:
             connection.leave()
         else:
             connection.abort()
 
-    def _failed(self, error: ForwardError, forward: Forward) -> bool:
+    def _failed(self, error: ForwardError, forward: Forward | None) -> bool:
         """Answer a failure if nothing was answered yet; cut the connection visibly if something was (N81)."""
-        route = forward.route
-        if self._gone:
+        if self._gone or forward is None:
             self._complete(self._answer.status if self._answer else 0, "client_gone", str(error.stage))
             return False
         if self._corked is not None:
             # Head and fault came in one piece: nothing was said yet.
             self._corked = self._answer = None
+        route = forward.route
         self._plane.stats.forward_failures.add(route.service.name, str(error.side), str(error.stage))
         if self._answer is None:
             return self._reply(replies.forward_failed(error, route.name), "failed")

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from fastgate.dataplane import aiohttp_seam as seam
@@ -44,6 +44,8 @@ class _Stage(Enum):
     BODY = "body"
     BUSY = "busy"
     """The request is complete, its answer is not: what comes now waits."""
+    PARTING = "parting"
+    """The last answer is written; the client has a moment to read it."""
 
 
 class DownstreamProtocol(RequestHandler):
@@ -54,15 +56,13 @@ class DownstreamProtocol(RequestHandler):
         "_deadline",
         "_discarding",
         "_fresh",
-        "_head",
         "_heads",
+        "_held_up",
         "_inbox",
         "_inbox_paused",
         "_left",
-        "_parted",
         "_payload",
         "_peer",
-        "_refusal",
         "_scheme",
         "_stage",
         "_tunnel",
@@ -83,17 +83,16 @@ class DownstreamProtocol(RequestHandler):
         self._stage = _Stage.HEAD
         self._inbox = b""
         self._inbox_paused = False
-        self._head = UNREAD
         self._payload: StreamReader | None = None
         self._left = 0
         """Octets of the body still to come; below zero: octets of a head that has begun."""
         self._chunks: ChunkedDecoder | None = None
-        self._refusal: HeadError | None = None
         self._tunnel = False
         self._discarding = False
         self._fresh = True
         """No request has come yet."""
-        self._parted: asyncio.Future[None] | None = None
+        self._held_up = False
+        """The next request waits until the client has taken the last answer."""
         self._deadline = Deadline(plane.loop, self._read_expired)
         self._write_deadline = Deadline(plane.loop, self._write_expired)
         self._scheme = "http"
@@ -131,8 +130,6 @@ class DownstreamProtocol(RequestHandler):
         self._write_deadline.close()
         super().connection_lost(exc)
         self._inbox = b""
-        if self._parted is not None and not self._parted.done():
-            self._parted.set_result(None)
 
     def force_close(self) -> None:
         """Let go of the client: also aiohttp's way to close an idle connection, and to say that one was lost."""
@@ -140,8 +137,9 @@ class DownstreamProtocol(RequestHandler):
         self._say_farewell()
         if self._payload is not None:
             self._payload.set_exception(ConnectionResetError("the client left within its body"))
-        if self.exchange is not None:
-            self.exchange.downstream_lost()
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.downstream_lost()
 
     def _say_farewell(self) -> None:
         """What is written still goes out before the connection closes, but not to a client that does not read it."""
@@ -153,9 +151,7 @@ class DownstreamProtocol(RequestHandler):
         if self.client_eof:
             return True  # whoever resumes reading finds the end once more
         self.client_eof = True
-        if self._parted is not None and not self._parted.done():
-            self._parted.set_result(None)
-        if self._scheme == "https":
+        if self._scheme == "https" or self._stage is _Stage.PARTING:
             return None
         if self._tunnel and self.exchange is not None:
             self.exchange.client_eof()
@@ -222,26 +218,30 @@ class DownstreamProtocol(RequestHandler):
                 self._left = -len(inbox)
                 return False
             raw = inbox[:end]
-            self._head = self._heads.parse(raw)
+            head = self._heads.parse(raw)
         except HeadError as error:
             self._refuse(error)
             return False
         self._deadline.clear()
         self._fresh = False
         self._inbox = inbox[end:]
-        super().data_received(raw)
-        refused, payload = seam.newest_message(self)
-        kind, self._left = self._head.framing
+        refused, payload = seam.feed_head(self, raw)
         if refused is not None:
-            self._take_refusal(refused)
-            return True
-        if kind is BodyKind.NONE or not (self._left or kind is BodyKind.CHUNKED):
+            # The second reader does not accept what we did: methods it does not know, for one.
+            self._refuse(HeadError(501 if isinstance(refused, BadHttpMethod) else 400, "refused by aiohttp's parser"))
+            return False
+        kind, self._left = head.framing
+        if kind is BodyKind.CHUNKED or self._left:
+            self._payload = payload
+            self._chunks = ChunkedDecoder() if kind is BodyKind.CHUNKED else None
+            self._stage = _Stage.BODY
+            self._deadline.set(limits.body_timeout)
+            if self._inbox:
+                # What came with the head belongs to the request: a small body is complete before its answer is.
+                self._take_body()
+        else:
             self._stage = _Stage.BUSY
-            return True
-        self._payload = payload
-        self._chunks = ChunkedDecoder() if kind is BodyKind.CHUNKED else None
-        self._stage = _Stage.BODY
-        self._deadline.set(limits.body_timeout)
+        self._begin(Exchange(self, self.plane, head, payload))
         return True
 
     def _take_body(self) -> None:
@@ -296,91 +296,89 @@ class DownstreamProtocol(RequestHandler):
             self._payload.set_exception(error)
 
     def _refuse(self, error: HeadError) -> None:
-        """Answer with the status it deserves, after the answers that are due before it; read nothing more."""
-        self._stop_reading(error)
-        seam.queue_refusal(self, error)
-
-    def _take_refusal(self, refused: BaseException) -> None:
-        """aiohttp's parser, the second reader, does not accept what we did: methods it does not know, for one."""
-        self._stop_reading(HeadError(501 if isinstance(refused, BadHttpMethod) else 400, "refused by aiohttp's parser"))
-
-    def _stop_reading(self, error: HeadError) -> None:
-        self._refusal = error
-        self._head = UNREAD
+        """Answer with the status it deserves and read nothing more; no other answer is due, or it would be BUSY."""
         self._inbox = b""
         self._discarding = True
         self._deadline.clear()
         self._stage = _Stage.BUSY
+        Exchange(self, self.plane, UNREAD, EMPTY_PAYLOAD).refuse(error)
+        self._leave()
 
     # --- answers ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Answer one request after the other until the connection ends; aiohttp runs this as the connection's task."""
-        try:
-            while await self._answer_next():
-                pass
-        finally:
-            if self.transport is not None:
-                self._say_farewell()
-                self.transport.close()
+        """Nothing: aiohttp would answer its messages in this task of the connection; ours are answered at once."""
 
-    async def _answer_next(self) -> bool:
-        """Answer one request; False when no other may follow."""
-        payload = await seam.next_message(self)
-        exchange = self.exchange = Exchange(self, self.plane, self._head, payload)
-        self._head = UNREAD
+    def _begin(self, exchange: Exchange) -> None:
+        self.exchange = exchange
         try:
-            keep_alive = await exchange.run() if self._refusal is None else exchange.refuse(self._refusal)
-        except Exception:
-            # A fault of ours costs this request, never the next one on the connection.
-            log.exception("a request failed inside fastgate: please report this")
-            keep_alive = exchange.refuse(HeadError(500, "internal error"))
+            exchange.begin()
+        except Exception as error:  # noqa: BLE001 - told and answered
+            self.failed(exchange, error)
+
+    def failed(self, exchange: Exchange, error: Exception) -> None:
+        """A fault of ours costs this request, never the next one on the connection."""
+        log.error("a request failed inside fastgate: please report this", exc_info=error)
+        exchange.refuse(HeadError(500, "internal error"))
+        self.finished(keep_alive=False)
+
+    def finished(self, *, keep_alive: bool) -> None:
+        """The exchange is over: turn to the next request, or part."""
         self.exchange = None
-        if keep_alive and self.writing_paused:
+        if not keep_alive:
+            self._leave()
+        elif self.writing_paused:
             # Who does not read answers is asked for no more requests: the pause held for this exchange only.
-            await seam.drained(self)
-        if keep_alive and self._next():
-            return True
-        if not self.body_complete or self._discarding or self._inbox:
-            await self._part()
-        return False
+            self._held_up = True
+        elif self._inbox:
+            # Not from within the callback that ended this one: its upstream connection is still to be put to rest.
+            self.plane.loop.call_soon(self._turn)
+        else:
+            self._next()
 
-    def _next(self) -> bool:
-        """Turn to the next request; False when none can come."""
-        if self.transport is None:
-            return False
+    def _turn(self) -> None:
+        """Turn to the next request from the loop, where nobody else would end the connection after a fault of ours."""
+        try:
+            self._next()
+        except Exception as error:  # noqa: BLE001 - told, and the connection ended
+            log.error("a connection failed inside fastgate: please report this", exc_info=error)
+            self.force_close()
+
+    def _next(self) -> None:
+        """Turn to the next request."""
+        if self.transport is None or self._stage is _Stage.PARTING:
+            return
         self._stage = _Stage.HEAD
         self._left = 0
         self._payload = None
         if self._inbox_paused:
             self._inbox_paused = False
             self.transport.resume_reading()
-        if self._inbox:
-            self._take_in()
+        self._take_in()
         if self._stage is _Stage.BODY and self.client_eof:
             self._break_body(RequestPayloadError("the client ended its body early"))
+        elif self._stage is _Stage.HEAD and (self.client_eof or (self.plane.draining and not self._left)):
+            self._leave()
         elif self._stage is _Stage.HEAD and not self._left:
-            if self.plane.draining:
-                return False
             self._deadline.set(self.plane.limits.keepalive_timeout)
-        return self._stage is not _Stage.HEAD or not self.client_eof
 
-    async def _part(self) -> None:
-        """Close in two steps, so that unread octets do not turn our last words into a reset."""
-        transport = self.transport
+    def _leave(self) -> None:
+        """Close; in two steps where unread octets would turn our last words into a reset."""
+        self._say_farewell()
+        unread = not self.body_complete or self._discarding or bool(self._inbox)
         self._discarding = True
         self._inbox = b""
-        if transport is None or transport.is_closing() or self.client_eof:
+        self._stage = _Stage.PARTING
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        if not unread or self.client_eof:
+            transport.close()
             return
         if transport.can_write_eof() and self._scheme == "http":
             transport.write_eof()
         transport.resume_reading()
-        self._parted = self.plane.loop.create_future()
-        try:
-            async with asyncio.timeout(_LINGER):
-                await self._parted
-        except TimeoutError:
-            pass
+        self._deadline.set(_LINGER)
 
     # --- tunnel ----------------------------------------------------------------------------------------------
 
@@ -409,6 +407,9 @@ class DownstreamProtocol(RequestHandler):
             self._write_deadline.clear()
         if self.exchange is not None:
             self.exchange.downstream_resumed()
+        if self._held_up:
+            self._held_up = False
+            self.plane.loop.call_soon(self._turn)
 
     def _write_expired(self) -> None:
         if self._wire is not None:
@@ -417,7 +418,7 @@ class DownstreamProtocol(RequestHandler):
     def _read_expired(self) -> None:
         if self._stage is _Stage.HEAD and self._left:
             self._refuse(HeadError(408, "the head took too long"))
-        elif self._stage is _Stage.HEAD:
+        elif self._stage is _Stage.HEAD or self._stage is _Stage.PARTING:
             self.force_close()
         elif self._stage is _Stage.BODY:
             if seam.reading_is_paused(self):
@@ -468,5 +469,5 @@ class GatewayServer(web.Server):
 
 
 async def _nobody(request: web.BaseRequest) -> web.StreamResponse:
-    """aiohttp wants a handler; `DownstreamProtocol.start` takes the messages before it would be asked."""
+    """aiohttp wants a handler; `DownstreamProtocol` takes the messages before it would be asked."""
     raise NotImplementedError
