@@ -68,13 +68,7 @@ class TargetPool:
         self._open.add(connection)
         try:
             async with asyncio.timeout(service.connect_timeout):
-                await self._loop.create_connection(
-                    lambda: connection,
-                    self.target.host,
-                    self.target.port,
-                    ssl=service.tls,
-                    server_hostname=(service.server_name or self.target.host) if service.tls else None,
-                )
+                await self._open_connection(connection)
         except TimeoutError:
             self._connect_failed(connection)
             raise ForwardError(Side.UPSTREAM, Stage.CONNECT_TIMEOUT, f"{self.name} did not accept in time") from None
@@ -93,6 +87,23 @@ class TargetPool:
         self.health.succeeded()
         self.stats.upstream_connections.add(service.name, "opened")
         return connection
+
+    async def _open_connection(self, connection: UpstreamConnection) -> None:
+        target, tls = self.target, self.service.tls
+        if tls is None:
+            await self._loop.create_connection(lambda: connection, target.host, target.port)
+            return
+        # In two steps, to have hold of the TCP transport: see `UpstreamConnection.secured`.
+        wire, _ = await self._loop.create_connection(asyncio.Protocol, target.host, target.port)
+        try:
+            name = self.service.server_name or target.host
+            transport = await self._loop.start_tls(wire, connection, tls, server_hostname=name)
+        except BaseException:
+            wire.abort()
+            raise
+        if transport is None:
+            raise ConnectionResetError("lost while TLS was agreed on")
+        connection.secured(transport, wire)
 
     def retire(self) -> None:
         """Take no connection back: resting ones are closed now, the others when their exchange ends."""

@@ -78,6 +78,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_service",
         "_transport",
         "_until_close",
+        "_wire",
         "_write_stalled",
         "answer",
         "reused",
@@ -100,6 +101,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._lost = lost
         self._deadline = Deadline(loop, self._expired)
         self._transport: asyncio.Transport | None = None
+        self._wire: asyncio.Transport | None = None
+        """What is paused: the transport, or with TLS the one below it."""
         self._phase = _Phase.IDLE
         self._receiver: Receiver | None = None
         self._buffer = b""
@@ -156,17 +159,17 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """The client is slow: take no more of the answer for now."""
-        if self._transport is not None and not self._read_paused:
+        if self._wire is not None and not self._read_paused:
             self._read_paused = True
-            self._transport.pause_reading()
+            self._wire.pause_reading()
             self._watch()
 
     def resume_reading(self) -> None:
         """The client has caught up."""
         if self._read_paused:
             self._read_paused = False
-            if self._transport is not None:
-                self._transport.resume_reading()
+            if self._wire is not None:
+                self._wire.resume_reading()
                 self._watch()
 
     def abort(self) -> None:
@@ -210,7 +213,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = self._wire = cast("asyncio.Transport", transport)
+
+    def secured(self, transport: asyncio.Transport, wire: asyncio.Transport) -> None:
+        """TLS was agreed on over `wire`. Reading is paused below TLS.
+
+        Were it paused above, uvloop would throw away what it has not handed on when the upstream's FIN comes.
+        """
+        self._transport, self._wire = transport, wire
 
     def data_received(self, data: bytes) -> None:
         """Move the answer on by what arrived."""
@@ -226,31 +236,41 @@ class UpstreamConnection(asyncio.Protocol):
             self._lost(self)
 
     def eof_received(self) -> bool:
-        """A FIN ends an until-close body, half-closes a tunnel, and fails everything else."""
-        if self._phase is _Phase.TUNNEL:
+        """A FIN (close_notify with TLS) ends an until-close body, half-closes a tunnel, and fails everything else."""
+        phase = self._phase
+        if phase is _Phase.TUNNEL:
             receiver = self._receiver
             if receiver is not None:
                 receiver.answer_end(())
             return True
+        # Now, and not when the connection is lost: before that what we have written would have to be taken.
+        if phase is _Phase.BODY and self._until_close:
+            self._end(b"", ())
+        elif phase is not _Phase.IDLE:
+            self._fail(self._cut_short())
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the receiver, once, what that means for its answer."""
-        self._transport = None
+        self._transport = self._wire = None
         self._deadline.close()
-        phase, self._phase = self._phase, _Phase.CLOSED
         self._lost(self)
         receiver, self._receiver = self._receiver, None
+        error = None if self._phase is _Phase.TUNNEL and exc is None else self._cut_short()
+        self._phase = _Phase.CLOSED
         if receiver is None:
             return
-        if (phase is _Phase.BODY and self._until_close and exc is None) or (phase is _Phase.TUNNEL and exc is None):
+        if error is None:
             receiver.answer_end(())
-        elif phase in (_Phase.BODY, _Phase.TUNNEL):
-            receiver.answer_failed(ForwardError(Side.UPSTREAM, Stage.BODY, "connection lost within the answer"))
-        elif self._buffer or self._interim_count:
-            receiver.answer_failed(malformed("connection lost within the answer's head"))
         else:
-            receiver.answer_failed(ForwardError(Side.UPSTREAM, Stage.SEND, "connection lost before an answer"))
+            receiver.answer_failed(error)
+
+    def _cut_short(self) -> ForwardError:
+        if self._phase in (_Phase.BODY, _Phase.TUNNEL):
+            return ForwardError(Side.UPSTREAM, Stage.BODY, "connection lost within the answer")
+        if self._buffer or self._interim_count:
+            return malformed("connection lost within the answer's head")
+        return ForwardError(Side.UPSTREAM, Stage.SEND, "connection lost before an answer")
 
     def pause_writing(self) -> None:
         """The upstream does not take the request's body as fast as the client sends it."""

@@ -15,7 +15,8 @@ from fastgate.dataplane.server import DownstreamProtocol
 from fastgate.model import Limits
 from tests.support.client import RawClient
 from tests.support.plane import BEARER, Plane, route, service
-from tests.support.upstream import Upstream, answer
+from tests.support.upstream import Upstream, answer, early
+from tests.support.wire import Broken
 
 GET = b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n"
 BOUND = 1 << 20
@@ -37,6 +38,16 @@ async def most_buffered(protocol: DownstreamProtocol, seconds: float = 0.4) -> i
     return most
 
 
+def tls_pair() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The contexts of an upstream named upstream.test and of who trusts it."""
+    ca = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("upstream.test").configure_cert(server)
+    trusting = ssl.create_default_context()
+    ca.configure_trust(trusting)
+    return server, trusting
+
+
 @asynccontextmanager
 async def lazy(plane: Plane) -> AsyncIterator[RawClient]:
     """A client that is read from only when the test does so; whatever happens, it leaves at once."""
@@ -45,6 +56,14 @@ async def lazy(plane: Plane) -> AsyncIterator[RawClient]:
         yield client
     finally:
         client.writer.transport.abort()
+
+
+async def full_for_good(transport: asyncio.Transport) -> None:
+    """Wait until nothing more can be sent to a peer that reads nothing."""
+    before = 0
+    while not before or before != transport.get_write_buffer_size():
+        before = transport.get_write_buffer_size()
+        await asyncio.sleep(0.1)
 
 
 async def flood(conversation) -> None:
@@ -310,11 +329,7 @@ async def test_a_tunnel_with_one_side_stalled(upstream: Upstream, side: str):
 
 async def test_a_tunnel_to_an_upstream_that_cannot_be_half_closed():
     """U10: TLS knows no half-close; when the client says no more the tunnel ends instead of staying for ever."""
-    ca = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("upstream.test").configure_cert(server)
-    context = ssl.create_default_context()
-    ca.configure_trust(context)
+    server, context = tls_pair()
     async with Upstream(tls=server) as up:
         received = asyncio.get_running_loop().create_future()
 
@@ -331,6 +346,124 @@ async def test_a_tunnel_to_an_upstream_that_cannot_be_half_closed():
             client.half_close()
             assert await client.rest() == b""
             assert len(await received) == 100_000
+
+
+# --- the end of an answer ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("notify", [True, False], ids=["close_notify", "without"])
+async def test_an_answer_until_close_over_tls(notify: bool):  # noqa: FBT001
+    """N81: over TLS only close_notify ends an answer; a FIN that anybody can send does not (RFC 9112 section 9.8)."""
+    server, context = tls_pair()
+
+    async def play(conversation) -> None:
+        await conversation.send(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
+        if notify:
+            await conversation.close()
+        else:
+            conversation.writer.transport.abort()
+
+    async with Upstream(tls=server) as up:
+        up.will(play)
+        to = service(up.port, scheme="https", tls=context, server_name="upstream.test")
+        async with Plane(route("/public", to, None)) as plane, await plane.client() as client:
+            if notify:
+                assert (await client.request("GET", "/public")).body == b"half of it"
+            else:
+                with pytest.raises((Broken, ConnectionError)):
+                    await client.request("GET", "/public")
+
+
+async def test_an_answer_until_close_that_ends_before_the_upload(plane: Plane, upstream: Upstream):
+    """U6: the upstream said its answer and its end, and takes nothing more: the answer is whole."""
+
+    @early
+    async def play(conversation) -> None:
+        conversation.writer.transport.pause_reading()
+        (connection,) = plane.upstreams.current[0].pools[0]._open
+        await full_for_good(connection._transport)
+        await conversation.send(b"HTTP/1.1 413 Too Large\r\n\r\ntoo large")
+        conversation.writer.write_eof()
+        await asyncio.Event().wait()
+
+    upstream.will(play)
+    async with await plane.client() as client:
+        client.writer.write(b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n" + b"x" * 50_000_000)
+        async with asyncio.timeout(10):
+            got = await client.answer()
+        assert (got.status, got.body) == (413, b"too large")
+        client.abort()
+    upstream.broken.clear()
+
+
+async def test_an_end_before_the_answer_while_uploading(plane: Plane, upstream: Upstream):
+    """U2, U3: the upstream hung up and takes nothing more: 502 at once, not when a deadline comes."""
+
+    @early
+    async def play(conversation) -> None:
+        conversation.writer.transport.pause_reading()
+        (connection,) = plane.upstreams.current[0].pools[0]._open
+        await full_for_good(connection._transport)
+        conversation.writer.write_eof()
+        await asyncio.Event().wait()
+
+    upstream.will(play)
+    async with await plane.client() as client:
+        client.writer.write(b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n" + b"x" * 50_000_000)
+        async with asyncio.timeout(10):
+            assert (await client.answer()).status == 502
+        client.abort()
+    upstream.broken.clear()
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "until-close"])
+@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
+async def test_a_slow_client_gets_all_of_an_answer_that_ended_long_ago(secure: bool, framing: str):  # noqa: FBT001
+    """U5: the upstream closes behind its answer while the client still reads the beginning."""
+    size = 700_000
+    server, context = tls_pair()
+    body = b"z" * size
+    head = {
+        "length": b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (size, body),
+        "chunked": b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (size, body),
+        "until-close": b"\r\n" + body,
+    }[framing]
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        if secure:
+            connection = server.wrap_socket(connection, server_side=True)
+        connection.recv(65536)
+        said = b"HTTP/1.1 200 OK\r\n" + head
+        connection.sendall(said[:300_000])
+        full.wait()
+        connection.sendall(said[300_000:])
+        if secure:
+            # As most servers do: say close_notify, and do not wait for the other's.
+            connection.setblocking(False)  # noqa: FBT003
+            with suppress(ssl.SSLWantReadError):
+                connection.unwrap()
+        connection.close()
+        closed.set()
+
+    full, closed = threading.Event(), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        secured = {"scheme": "https", "tls": context, "server_name": "upstream.test"} if secure else {}
+        to = service(listener.getsockname()[1], **secured)
+        async with Plane(route("/public", to, None)) as plane, lazy(plane) as client:
+            await plane.until(lambda: len(plane.server.connections) == 1, "the connection")
+            transport = protocol_of(plane).transport
+            assert transport is not None
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            client.writer.transport.pause_reading()
+            await client.send(GET)
+            await full_for_good(transport)
+            full.set()
+            await plane.until(closed.is_set, "the upstream's end")
+            await asyncio.sleep(0.1)
+            client.writer.transport.resume_reading()
+            assert len((await client.answer()).body) == size
 
 
 # --- CPU -----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import trustme
 from fastgate.dataplane.exchange import Exchange
 from fastgate.dataplane.server import DownstreamProtocol
 from fastgate.model import Limits
-from tests.support.plane import BEARER, Plane
+from tests.support.plane import BEARER, Plane, route, service
 from tests.support.upstream import Upstream, answer, silence
 
 GET = b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -292,3 +292,16 @@ async def test_what_a_resting_connection_remembers(plane: Plane):
             tracemalloc.stop()
         # aiohttp's parser keeps the last head until the next one begins; we add nothing to that.
         assert sizes[1] - sizes[0] < 10 * 200_000
+
+
+async def test_a_tls_handshake_nobody_answers():
+    """U1, T21: 504 by the connect deadline, and nothing of the attempt stays."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        secured = {"scheme": "https", "tls": ssl.create_default_context(), "connect_timeout": 0.1}
+        to = service(listener.getsockname()[1], **secured)
+        async with Plane(route("/public", to, None)) as plane, Upstream() as unused:
+            before = Baseline(plane)
+            for _ in range(3):
+                async with await plane.client() as client:
+                    assert (await client.request("GET", "/public")).status == 504
+            await before.is_back(unused)
