@@ -340,8 +340,8 @@ class DownstreamProtocol(RequestHandler):
         """Turn to the next request from the loop, where nobody else would end the connection after a fault of ours."""
         try:
             self._next()
-        except Exception as error:  # noqa: BLE001 - told, and the connection ended
-            log.error("a connection failed inside fastgate: please report this", exc_info=error)
+        except Exception:
+            log.exception("a connection failed inside fastgate: please report this")
             self.force_close()
 
     def _next(self) -> None:
