@@ -191,7 +191,9 @@ class Exchange:
         if isinstance(decision, Reply):
             self._ended = True
             self._release(whole=True)
-            self._finish(keep_alive=self._reply(decision, "refused"))
+            # 5xx: not the request's fault, we could not know.
+            outcome = "failed" if decision.status >= 500 else "refused"  # noqa: PLR2004
+            self._finish(keep_alive=self._reply(decision, outcome))
             return
         self._forward = decision
         self._framing = framing = self._body_framing(decision, self._head)

@@ -234,10 +234,11 @@ def request_framing(one: dict[bytes, bytes], *, http_1_0: bool) -> Framing:
             raise HeadError(400, "Content-Length and Transfer-Encoding")
         if http_1_0:
             raise HeadError(400, "Transfer-Encoding in HTTP/1.0")
-        if coding.lower() == b"chunked":
+        codings = [each.strip() for each in coding.lower().split(b",")]
+        if codings == [b"chunked"]:
             return Framing(BodyKind.CHUNKED)
-        if b"chunked" in coding.lower():
-            raise HeadError(400, "chunked is not the only transfer coding")
+        if b"" in codings or b"chunked" in codings[:-1]:
+            raise HeadError(400, "chunked is not the last transfer coding, or not named once")
         raise HeadError(501, "unknown transfer coding")
     if length is not None:
         if not length.isdigit() or len(length) > _LENGTH_DIGITS:
