@@ -7,6 +7,10 @@ from fastgate.dataplane.head import split_fields
 from fastgate.errors import ForwardError, Side, Stage
 from fastgate.model import NO_BODY, AnswerHead, BodyKind, Field, Framing
 
+# An Enum's attribute costs fifteen times a global's in Python 3.11, and these are read on every request.
+_CHUNKED: Final = BodyKind.CHUNKED
+_LENGTH: Final = BodyKind.LENGTH
+_UNTIL_CLOSE: Final = BodyKind.UNTIL_CLOSE
 MAX_HEAD: Final = 64 * 1024
 MAX_FIELDS: Final = 256
 _LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
@@ -50,7 +54,7 @@ def parse_answer_head(raw: bytes, method: str) -> AnswerHead:
         line[3] or b"",
         fields,
         framing,
-        kept and framing.kind is not BodyKind.UNTIL_CLOSE,
+        kept and framing.kind is not _UNTIL_CLOSE,
         one.get(b"upgrade", b"").lower() if status == _SWITCHING and b"upgrade" in options else None,
     )
 
@@ -84,7 +88,7 @@ def _framing(status: int, method: str, one: dict[bytes, bytes], *, http_1_0: boo
     if coding is not None:
         if coding.lower() != b"chunked":
             raise malformed("unknown transfer coding")
-        return Framing(BodyKind.CHUNKED)
+        return Framing(_CHUNKED)
     if length is not None:
-        return Framing(BodyKind.LENGTH, int(length))
-    return Framing(BodyKind.UNTIL_CLOSE)
+        return Framing(_LENGTH, int(length))
+    return Framing(_UNTIL_CLOSE)

@@ -7,7 +7,7 @@ exchange leaves its state in doubt it is closed instead of being used again (RFC
 import asyncio
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from fastgate.dataplane.answer import MAX_HEAD, malformed, parse_answer_head
 from fastgate.dataplane.deadline import Deadline
@@ -60,6 +60,17 @@ class _Phase(Enum):
     CLOSED = "closed"
 
 
+# An Enum's attribute costs fifteen times a global's in Python 3.11, and these are read on every request.
+_CHUNKED: Final = BodyKind.CHUNKED
+_LENGTH: Final = BodyKind.LENGTH
+_UNTIL_CLOSE: Final = BodyKind.UNTIL_CLOSE
+_IDLE: Final = _Phase.IDLE
+_HEAD: Final = _Phase.HEAD
+_BODY: Final = _Phase.BODY
+_TUNNEL: Final = _Phase.TUNNEL
+_CLOSED: Final = _Phase.CLOSED
+
+
 class UpstreamConnection(asyncio.Protocol):
     """A keep-alive connection to one target."""
 
@@ -103,7 +114,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._wire: asyncio.Transport | None = None
         """What is paused: the transport, or with TLS the one below it."""
-        self._phase = _Phase.IDLE
+        self._phase = _IDLE
         self._receiver: Receiver | None = None
         self._buffer = b""
         self._method = ""
@@ -128,7 +139,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Send a request's head; the answer goes to `receiver`."""
         self._receiver = receiver
         self._method = method
-        self._phase = _Phase.HEAD
+        self._phase = _HEAD
         self._interim_count = 0
         self.answer = None
         self.sent_all = not has_body
@@ -175,7 +186,7 @@ class UpstreamConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Give up this connection at once; the receiver hears nothing more."""
         self._receiver = None
-        self._phase = _Phase.CLOSED
+        self._phase = _CLOSED
         self._deadline.close()
         if self._transport is not None:
             self._transport.abort()
@@ -183,8 +194,8 @@ class UpstreamConnection(asyncio.Protocol):
     def leave(self) -> None:
         """End a tunnel: what was written still goes out, as long as the upstream takes it."""
         self._receiver = None
-        if self._transport is not None and self._phase is not _Phase.CLOSED:
-            self._phase = _Phase.CLOSED
+        if self._transport is not None and self._phase is not _CLOSED:
+            self._phase = _CLOSED
             self._deadline.set(self._service.write_timeout)
             self._transport.close()
 
@@ -194,7 +205,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close a resting connection."""
-        self._phase = _Phase.CLOSED
+        self._phase = _CLOSED
         self._deadline.close()
         if self._transport is not None:
             self._transport.close()
@@ -207,7 +218,7 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """It can take another exchange."""
-        return self._phase is _Phase.IDLE and self._transport is not None and not self._transport.is_closing()
+        return self._phase is _IDLE and self._transport is not None and not self._transport.is_closing()
 
     # --- asyncio.Protocol -----------------------------------------------------------------------------------
 
@@ -225,12 +236,12 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Move the answer on by what arrived."""
         phase = self._phase
-        if phase is _Phase.BODY or phase is _Phase.TUNNEL:
+        if phase is _BODY or phase is _TUNNEL:
             self._watch()
             self._body(data)
-        elif phase is _Phase.HEAD:
+        elif phase is _HEAD:
             self._head(self._buffer + data if self._buffer else data)
-        elif phase is _Phase.IDLE:
+        elif phase is _IDLE:
             # Octets nobody asked for: whatever they are, they are no answer to the next request.
             self.close()
             self._lost(self)
@@ -238,15 +249,15 @@ class UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """A FIN (close_notify with TLS) ends an until-close body, half-closes a tunnel, and fails everything else."""
         phase = self._phase
-        if phase is _Phase.TUNNEL:
+        if phase is _TUNNEL:
             receiver = self._receiver
             if receiver is not None:
                 receiver.answer_end(())
             return True
         # Now, and not when the connection is lost: before that what we have written would have to be taken.
-        if phase is _Phase.BODY and self._until_close:
+        if phase is _BODY and self._until_close:
             self._end(b"", ())
-        elif phase is not _Phase.IDLE:
+        elif phase is not _IDLE:
             self._fail(self._cut_short())
         return False
 
@@ -256,8 +267,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._deadline.close()
         self._lost(self)
         receiver, self._receiver = self._receiver, None
-        error = None if self._phase is _Phase.TUNNEL and exc is None else self._cut_short()
-        self._phase = _Phase.CLOSED
+        error = None if self._phase is _TUNNEL and exc is None else self._cut_short()
+        self._phase = _CLOSED
         if receiver is None:
             return
         if error is None:
@@ -266,7 +277,7 @@ class UpstreamConnection(asyncio.Protocol):
             receiver.answer_failed(error)
 
     def _cut_short(self) -> ForwardError:
-        if self._phase in (_Phase.BODY, _Phase.TUNNEL):
+        if self._phase in (_BODY, _TUNNEL):
             return ForwardError(Side.UPSTREAM, Stage.BODY, "connection lost within the answer")
         if self._buffer or self._interim_count:
             return malformed("connection lost within the answer's head")
@@ -290,7 +301,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _head(self, data: bytes) -> None:
         """Take interim heads until the final one is complete."""
-        while self._phase is _Phase.HEAD:
+        while self._phase is _HEAD:
             end = data.find(b"\r\n\r\n", max(0, len(self._buffer) - 3))
             if end < 0:
                 self._hold(data)
@@ -331,16 +342,16 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _begin_body(self, answer: AnswerHead, data: bytes) -> None:
         self.answer = answer
-        self._phase = _Phase.BODY
+        self._phase = _BODY
         kind, self._left = answer.framing
-        self._chunks = ChunkedDecoder() if kind is BodyKind.CHUNKED else None
-        self._until_close = kind is BodyKind.UNTIL_CLOSE
+        self._chunks = ChunkedDecoder() if kind is _CHUNKED else None
+        self._until_close = kind is _UNTIL_CLOSE
         if self._receiver is not None:
             self._receiver.answer_head(answer)
-        if self._phase is not _Phase.BODY:
+        if self._phase is not _BODY:
             return
         self._watch()
-        if answer.framing == NO_BODY or (kind is BodyKind.LENGTH and not self._left):
+        if answer.framing == NO_BODY or (kind is _LENGTH and not self._left):
             self._end(data, ())
         elif data:
             self._body(data)
@@ -353,7 +364,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._chunks is not None:
             self._chunked(self._chunks, data, receiver)
-        elif self._until_close or self._phase is _Phase.TUNNEL:
+        elif self._until_close or self._phase is _TUNNEL:
             receiver.answer_data(data)
         elif len(data) < self._left:
             self._left -= len(data)
@@ -362,7 +373,7 @@ class UpstreamConnection(asyncio.Protocol):
             body, rest = (data, b"") if len(data) == self._left else (data[: self._left], data[self._left :])
             self._left = 0
             receiver.answer_data(body)
-            if self._phase is _Phase.BODY:
+            if self._phase is _BODY:
                 self._end(rest, ())
 
     def _chunked(self, chunks: ChunkedDecoder, data: bytes, receiver: Receiver) -> None:
@@ -373,7 +384,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if body:
             receiver.answer_data(body)
-        if chunks.complete and self._phase is _Phase.BODY:
+        if chunks.complete and self._phase is _BODY:
             self._end(rest, chunks.trailers)
 
     def _end(self, rest: bytes, trailers: tuple[Field, ...]) -> None:
@@ -384,16 +395,16 @@ class UpstreamConnection(asyncio.Protocol):
         if receiver is not None:
             # It lets go of us first: whatever it still did with us would hit the next exchange.
             receiver.answer_end(trailers)
-        sure = not rest and self.sent_all and not self._write_stalled and self._phase is _Phase.BODY
+        sure = not rest and self.sent_all and not self._write_stalled and self._phase is _BODY
         if sure and answer is not None and answer.keep_alive:
-            self._phase = _Phase.IDLE
+            self._phase = _IDLE
             self.resume_reading()
             self._resting(self)
         else:
             self.abort()
 
     def _switch(self, answer: AnswerHead, early: bytes) -> None:
-        self._phase = _Phase.TUNNEL
+        self._phase = _TUNNEL
         self._deadline.clear()
         self.answer = answer
         if self._receiver is not None:
@@ -409,21 +420,21 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _watch(self) -> None:
         """Set the clock that fits the phase: writing while stalled, reading once the request is out."""
-        if self._phase is _Phase.CLOSED:
+        if self._phase is _CLOSED:
             return
         if self._write_stalled:
             self._deadline.set(self._service.write_timeout)
-        elif self._read_paused or not self.sent_all or self._phase is _Phase.TUNNEL:
+        elif self._read_paused or not self.sent_all or self._phase is _TUNNEL:
             # Not the upstream's turn: the client is slow, and has clocks of its own.
             self._deadline.clear()
         else:
             self._deadline.set(self._service.read_timeout)
 
     def _expired(self) -> None:
-        if self._phase is _Phase.IDLE:
+        if self._phase is _IDLE:
             self.close()
             self._lost(self)
-        elif self._phase is _Phase.HEAD:
+        elif self._phase is _HEAD:
             self._fail(ForwardError(Side.UPSTREAM, Stage.HEAD_TIMEOUT, "no answer in time"))
         else:
             self._fail(ForwardError(Side.UPSTREAM, Stage.BODY_TIMEOUT, "the answer stalled"))

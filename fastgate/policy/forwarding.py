@@ -25,6 +25,11 @@ __all__ = [
     "upstream_request",
 ]
 
+# An Enum's attribute costs fifteen times a global's in Python 3.11, and these are read on every request.
+_CHUNKED: Final = BodyKind.CHUNKED
+_LENGTH: Final = BodyKind.LENGTH
+_IN_QUERY: Final = TokenSource.QUERY
+_IN_HEADER: Final = TokenSource.HEADER
 _TOKEN_SCHEME: Final = re.compile(rb"(?:bearer|dpop)(?![!#$%&'*+.^_`|~0-9a-z-])", re.IGNORECASE)
 _FRAMED_METHODS: Final = frozenset(("POST", "PUT", "PATCH"))
 _Said = list[tuple[bytes, bytes]]
@@ -47,7 +52,7 @@ def upstream_request(head: RequestHead, forward: Forward, forwarding: Forwarding
     out.append(_provenance(head, forwarding, said))
     out.append(_framing(head, framing))
     if permit is not None:
-        if permit.token.source is TokenSource.QUERY and not _hides(forward):
+        if permit.token.source is _IN_QUERY and not _hides(forward):
             out.append(b"Authorization: Bearer %b\r\n" % permit.token.value.encode())
         out += [b"%b: %b\r\n" % field for field in permit.fields]
     out.append(b"\r\n")
@@ -86,9 +91,9 @@ def _client_fields(head: RequestHead, forward: Forward, forwarding: Forwarding) 
 
 def _framing(head: RequestHead, framing: Framing) -> bytes:
     """Write what concerns this connection: exactly one framing, an upgrade, an expectation (RFC 9112 section 6)."""
-    if framing.kind is BodyKind.LENGTH:
+    if framing.kind is _LENGTH:
         line = b"Content-Length: %d\r\n" % framing.length
-    elif framing.kind is BodyKind.CHUNKED:
+    elif framing.kind is _CHUNKED:
         line = b"Transfer-Encoding: chunked\r\n"
     else:
         line = b"Content-Length: 0\r\n" if head.method in _FRAMED_METHODS else b""
@@ -107,7 +112,7 @@ def _hides(forward: Forward) -> bool:
 def _target(head: RequestHead, forward: Forward) -> bytes:
     """Write the request-target; what is not removed on purpose stays byte for byte (RFC 9110 section 7.7)."""
     route, permit = forward.route, forward.permit
-    cut_token = permit is not None and permit.token.source is TokenSource.QUERY
+    cut_token = permit is not None and permit.token.source is _IN_QUERY
     base = route.service.path
     if not (route.strip_path or base or cut_token) or head.target == b"*":
         return head.target
@@ -144,9 +149,9 @@ def _authorization_passes(value: bytes, forward: Forward) -> bool:
     if permit is None:
         return True
     source = permit.token.source
-    if source is TokenSource.HEADER:
+    if source is _IN_HEADER:
         return not _hides(forward)
-    if source is TokenSource.QUERY and not _hides(forward):
+    if source is _IN_QUERY and not _hides(forward):
         return False
     return _TOKEN_SCHEME.match(value) is None
 

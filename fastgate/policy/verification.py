@@ -19,6 +19,8 @@ from fastgate.model import (
 from fastgate.policy.claims import ABSENT, claim, words
 from fastgate.policy.identity import identity
 
+# An Enum's attribute costs fifteen times a global's in Python 3.11, and these are read on every request.
+_AUDIENCE: Final = DenialReason.AUDIENCE
 _DENIED: Final = {reason: Denial(reason) for reason in DenialReason}
 _RANK: Final = {reason: rank for rank, reason in enumerate(DenialReason)}
 """Of several requirements that fail, the first in the enumeration is the reason."""
@@ -132,7 +134,7 @@ def checks(state: TokenState, access: Access, now: float) -> tuple[Check, ...]:
 
 def _held(requirement: Requirement, claims: Mapping[str, Any]) -> frozenset[str]:
     value = claim(claims, requirement.claim)
-    return words(value, split=requirement.reason is not DenialReason.AUDIENCE)
+    return words(value, split=requirement.reason is not _AUDIENCE)
 
 
 def _satisfied(requirement: Requirement, claims: Mapping[str, Any]) -> bool:
