@@ -42,6 +42,7 @@ STAGES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what can be chosen."""
     parser.add_argument("--seconds", type=float, default=20.0, help="of sampling (default 20)")
+    parser.add_argument("--checkout", type=Path, default=ROOT, help="which fastgate is sampled (default: this one)")
     parser.add_argument("--other", type=Path, metavar="CHECKOUT", action="append", default=[], help="replay it as well")
 
 
@@ -55,13 +56,13 @@ def run(arguments: argparse.Namespace) -> None:
     with ExitStack() as stack:
         origin = stack.enter_context(parts.hello_origin())
         idp = stack.enter_context(parts.stub("idp"))
-        gateway = stack.enter_context(parts.fastgate(origin, idp))
+        gateway = stack.enter_context(parts.fastgate(origin, idp, tree=arguments.checkout.resolve()))
         progress("cost of a request, unobserved")
         cost = _cost(gateway)
         progress(f"sampling for {arguments.seconds:g} s")
         stacks = _sample(spy, gateway, arguments.seconds)
     replayed = {}
-    for tree in [ROOT, *arguments.other]:
+    for tree in [arguments.checkout, *arguments.other]:
         progress(f"replaying {tree}")
         replayed[str(tree)] = _replay(tree.resolve())
     stages, lines = _shares(stacks, cost)
