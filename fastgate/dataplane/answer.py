@@ -17,7 +17,8 @@ _LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x
 _LENGTH_DIGITS: Final = 18
 _SPACE_BEFORE_COLON: Final = re.compile(rb"(?<=\r\n)([^\s:]+)[\t ]+:")
 _SWITCHING: Final = 101
-_BODILESS: Final = frozenset({204, 304})
+_NO_CONTENT: Final = 204
+_BODILESS: Final = frozenset({_NO_CONTENT, 304})
 
 
 def malformed(detail: str) -> ForwardError:
@@ -48,7 +49,9 @@ def parse_answer_head(raw: bytes, method: str) -> AnswerHead:
     options = [token.strip() for token in connection.lower().split(b",")] if connection else ()
     http_1_0 = line[1] == b"0"
     framing = _framing(status, method, one, http_1_0=http_1_0)
-    kept = b"keep-alive" in options if http_1_0 else b"close" not in options
+    kept = b"close" not in options and (not http_1_0 or b"keep-alive" in options)
+    if status == _NO_CONTENT and (b"transfer-encoding" in one or one.get(b"content-length", b"0") != b"0"):
+        kept = False  # it may send what it announced, and it must not: RFC 9112 section 6.3 says that nobody reads it
     return AnswerHead(
         status,
         line[3] or b"",

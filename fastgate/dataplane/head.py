@@ -22,7 +22,11 @@ _OTHER_VERSION: Final = re.compile(rb"\S+ \S+ HTTP/(?!1\.[01])\d\.\d")
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _AUTHORITY: Final = re.compile(r"(?:[a-z0-9._~%\-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
-_NOT_SERVED: Final = frozenset({"CONNECT", "TRACE"})
+_METHODS: Final = frozenset(
+    "ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MOVE OPTIONS PATCH POST PROPFIND "
+    "PROPPATCH PURGE PUT REBIND REPORT SEARCH UNBIND UNLINK UNLOCK".split()
+)
+"""Methods that are served: those that aiohttp's parser knows too, without CONNECT and TRACE."""
 _MAX_PORT: Final = 65535
 _LENGTH_DIGITS: Final = 18
 """Keeps a length far below 2**63 for whoever reads it next."""
@@ -139,7 +143,7 @@ def _parse_section(raw: bytes, start: int, limits: Limits, *, http_1_0: bool) ->
         fields=fields,
         host=one.get(b"host"),
         framing=framing,
-        keep_alive=b"keep-alive" in options if http_1_0 else b"close" not in options,
+        keep_alive=b"close" not in options and (not http_1_0 or b"keep-alive" in options),
         upgrade=one.get(b"upgrade", b"").lower() or None if upgrading else None,
         expects_continue=_expects_continue(one.get(b"expect"), http_1_0=http_1_0),
     )
@@ -193,8 +197,8 @@ def _single_values(fields: tuple[Field, ...]) -> dict[bytes, bytes]:
 
 def _resolve_target(method: str, target: str, host: bytes | None, *, http_1_0: bool) -> tuple[str, str]:
     """Return (authority, origin-form target). An absolute-form target's authority wins (RFC 9112 section 3.2.2)."""
-    if method in _NOT_SERVED:
-        raise HeadError(501, f"{method} is not served")
+    if method not in _METHODS:
+        raise HeadError(501, "method not served")
     authority = _authority(host, required=not http_1_0)
     if target[0] == "/":
         return authority, target

@@ -164,6 +164,33 @@ async def test_an_upstream_that_speaks_first(upstream: Upstream, said: bytes):
             connection.close()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive, close\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+    ids=["close-and-keep-alive", "length-of-nothing", "chunks-of-nothing"],
+)
+async def test_an_answer_that_leaves_doubt(plane: Plane, upstream: Upstream, said: bytes):
+    """N79, N82: what contradicts itself about its end costs the upstream's connection, not the next request."""
+    upstream.will(said)
+    async with await plane.client() as client:
+        assert (await client.request("GET", "/public")).status in {200, 204}
+        assert (await client.request("GET", "/public")).status == 200
+    assert len(upstream.connections) == 2
+
+
+async def test_close_is_close(plane: Plane):
+    """N58: also beside keep-alive and in HTTP/1.0 (RFC 9112 section 9.3)."""
+    async with await plane.client() as client:
+        await client.send(b"GET /public HTTP/1.0\r\nHost: a\r\nConnection: keep-alive, close\r\n\r\n")
+        got = await client.answer()
+        assert (got.status, got.header("connection")) == (200, "close")
+        assert await client.rest() == b""
+
+
 # --- the client's connection ---------------------------------------------------------------------------------------
 
 
