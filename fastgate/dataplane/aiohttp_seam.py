@@ -40,6 +40,10 @@ def feed_head(protocol: RequestHandler, raw: bytes) -> tuple[BaseException | Non
 
     Returns why the parser refused it (None: it did not), and the stream into which the body will be fed.
     """
+    if protocol._parser is not None and protocol._upgraded:
+        # It stopped at the end of a request that asked for an upgrade, which was ours to make or to decline.
+        protocol._parser.set_upgraded(False)
+        protocol._upgraded = False
     RequestHandler.data_received(protocol, raw)
     if not protocol._messages:
         return ConnectionResetError("the connection is closing"), EMPTY_PAYLOAD
@@ -48,10 +52,6 @@ def feed_head(protocol: RequestHandler, raw: bytes) -> tuple[BaseException | Non
         return message.exc, payload
     if protocol._parser is not None:
         protocol._parser.message_consumed()
-        if protocol._upgraded:
-            # The parser has stopped at an upgrade that is ours to make or to decline.
-            protocol._parser.set_upgraded(False)
-            protocol._upgraded = False
     return None, payload
 
 

@@ -142,11 +142,11 @@ class Exchange:
 
     def refuse(self, error: HeadError) -> None:
         """Answer a head that cannot be served, or a fault of our own; no other request may follow."""
-        self._ended = True
+        late, self._ended = self._ended or self._answer is not None, True
         self._release(whole=False)
         self._plane.stats.heads_refused.add(str(error.status))
         reply = replies.head_refused(error)
-        if self._answer is not None:
+        if late:
             # Too late for an answer: what was begun is cut.
             self._cut()
         else:

@@ -271,6 +271,17 @@ HANDSHAKE = (
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 
 
+@pytest.mark.parametrize("protocol", [b"websocket", b"WebSocket", b"tcp", b"h2c", b"websocket, h2c"])
+@pytest.mark.parametrize("framing", [b"Content-Length: 2\r\n\r\nok", b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"])
+async def test_an_upgrade_with_a_body_is_an_ordinary_request(client: RawClient, protocol: bytes, framing: bytes):
+    """N86: it is answered, and so is the request behind it."""
+    asks = b"POST /public HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: %b\r\n" % protocol
+    await client.send((asks + framing) * 2 + GET)
+    assert [(await client.answer()).status for _ in range(3)] == [200, 200, 200]
+    await client.send(asks + b"\r\n" + GET)
+    assert [(await client.answer()).status for _ in range(2)][1] == 200
+
+
 async def test_the_last_octets_of_a_tunnel_arrive(plane: Plane, upstream: Upstream):
     """U10: the upstream has said all it will, and still gets everything the client sends before its own end."""
     size = 30_000_000
