@@ -231,7 +231,7 @@ class Exchange:
         self._reused = connection.reused
         self._forwarded_at = self._plane.clock.monotonic()
         has_body = framing.kind is _CHUNKED or framing.length > 0
-        connection.begin(self, self._request, self._head.method, has_body=has_body)
+        connection.begin(self, self._request, self._head.method, self._plane.outbox, has_body=has_body)
         if self._protocol.writing_paused:
             connection.pause_reading()
         if has_body:
@@ -323,6 +323,12 @@ class Exchange:
         if corked:
             self._write(b"".join(corked) if len(corked) > 1 else corked[0])
 
+    def _write_whole(self, answer: bytes) -> None:
+        """Write an answer that came in one piece, together with others of this turn."""
+        transport = self._protocol.transport
+        if transport is not None:
+            self._plane.outbox.send(transport, answer)
+
     def answer_data(self, data: bytes) -> None:
         """Pass body octets on as they came."""
         self._sent += len(data)
@@ -342,7 +348,9 @@ class Exchange:
             return
         if self._chunked:
             self._write(last_chunk(forwarding.trailers(trailers) if trailers else b""))
-        self.flush()
+        corked, self._corked = self._corked, None
+        if corked:
+            self._write_whole(b"".join(corked))
         self._connection = None
         self._end(None)
 
@@ -500,6 +508,7 @@ class Exchange:
         transport = self._protocol.transport
         if transport is None:
             return
+        self._plane.outbox.flush()
         if not self._chunked:
             # Without a length or a last chunk only a reset tells (RFC 9112 section 8).
             sock = transport.get_extra_info("socket")
@@ -509,7 +518,7 @@ class Exchange:
 
     def _reply(self, reply: Reply, outcome: str) -> bool:
         keep_alive = self._head.keep_alive and self._protocol.body_complete and self._may_go_on()
-        self._write(self._render(reply, keep_alive=keep_alive, method=self._head.method))
+        self._write_whole(self._render(reply, keep_alive=keep_alive, method=self._head.method))
         if outcome == "refused" and reply.route:
             self._plane.stats.denials.add(reply.route, reply.reason)
         self._complete(reply.status, "client_gone" if self._gone else outcome, reply.reason, reply.route)
@@ -533,6 +542,7 @@ class Exchange:
             return
         transport = self._protocol.transport
         if transport is not None:
+            self._plane.outbox.flush()
             transport.write(data)
 
     def _end_with_token(self, answer: AnswerHead, forward: Forward) -> None:

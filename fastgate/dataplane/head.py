@@ -23,8 +23,12 @@ _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _AUTHORITY: Final = re.compile(r"(?:[a-z0-9._~%\-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _METHODS: Final = frozenset(
-    "ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MOVE OPTIONS PATCH POST PROPFIND "
-    "PROPPATCH PURGE PUT REBIND REPORT SEARCH UNBIND UNLINK UNLOCK".split()
+    (
+        *("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PURGE", "PUT", "SEARCH"),
+        # WebDAV and its kin
+        *("ACL", "BIND", "CHECKOUT", "COPY", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE"),
+        *("PROPFIND", "PROPPATCH", "REBIND", "REPORT", "UNBIND", "UNLINK", "UNLOCK"),
+    )
 )
 """Methods that are served: those that aiohttp's parser knows too, without CONNECT and TRACE."""
 _MAX_PORT: Final = 65535

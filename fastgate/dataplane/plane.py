@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 from fastgate.clock import Clock
 from fastgate.dataplane.date import HttpDate
+from fastgate.dataplane.outbox import Outbox
 from fastgate.dataplane.pool import Upstream
 from fastgate.gate import Gate
 from fastgate.model import Completion, Limits, Service
@@ -66,7 +67,7 @@ def _identity(service: Service) -> tuple[object, ...]:
 class Dataplane:
     """The shared side of all exchanges."""
 
-    __slots__ = ("clock", "date", "draining", "gate", "limits", "loop", "record", "stats", "upstreams")
+    __slots__ = ("clock", "date", "draining", "gate", "limits", "loop", "outbox", "record", "stats", "upstreams")
 
     def __init__(
         self,
@@ -87,4 +88,5 @@ class Dataplane:
         self.record = record
         """Takes the access line of a finished request; None: not wanted."""
         self.date = HttpDate(clock.now)
+        self.outbox = Outbox(self.loop)
         self.draining = False

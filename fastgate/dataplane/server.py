@@ -11,7 +11,6 @@ from typing import Any, Final, cast
 
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import BadHttpMethod
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
@@ -141,6 +140,7 @@ class DownstreamProtocol(RequestHandler):
 
     def force_close(self) -> None:
         """Let go of the client: also aiohttp's way to close an idle connection, and to say that one was lost."""
+        self.plane.outbox.flush()
         super().force_close()
         self._say_farewell()
         if self._payload is not None:
@@ -159,6 +159,7 @@ class DownstreamProtocol(RequestHandler):
         if self.client_eof:
             return True  # whoever resumes reading finds the end once more
         self.client_eof = True
+        self.plane.outbox.flush()  # the loop closes a transport for which this returns None
         if self._scheme == "https" or self._stage is _PARTING:
             return None
         if self._tunnel and self.exchange is not None:
@@ -182,6 +183,7 @@ class DownstreamProtocol(RequestHandler):
         idle = self._stage is _HEAD and not self._left
         if idle and self.transport is not None and not (patient and self._fresh):
             self._say_farewell()
+            self.plane.outbox.flush()
             self.transport.close()
 
     # --- octets in -------------------------------------------------------------------------------------------
@@ -233,13 +235,13 @@ class DownstreamProtocol(RequestHandler):
         self._deadline.clear()
         self._fresh = False
         self._inbox = inbox[end:]
-        refused, payload = seam.feed_head(self, raw)
-        if refused is not None:
-            # The second reader does not accept what we did: methods it does not know, for one.
-            self._refuse(HeadError(501 if isinstance(refused, BadHttpMethod) else 400, "refused by aiohttp's parser"))
-            return False
         kind, self._left = head.framing
         if kind is _CHUNKED or self._left:
+            refused, payload = seam.feed_head(self, raw)
+            if refused is not None:
+                # The second reader does not accept what we did.
+                self._refuse(HeadError(400, "refused by aiohttp's parser"))
+                return False
             self._payload = payload
             self._chunks = ChunkedDecoder() if kind is _CHUNKED else None
             self._stage = _BODY
@@ -248,6 +250,8 @@ class DownstreamProtocol(RequestHandler):
                 # What came with the head belongs to the request: a small body is complete before its answer is.
                 self._take_body()
         else:
+            # aiohttp's parser makes the stream of a body; where there is none it has nothing to add.
+            payload = EMPTY_PAYLOAD
             self._stage = _BUSY
         self._begin(Exchange(self, self.plane, head, payload))
         return True
@@ -379,6 +383,7 @@ class DownstreamProtocol(RequestHandler):
         Most clients end when we do; TLS has these steps of its own.
         """
         self._say_farewell()
+        self.plane.outbox.flush()
         self._discarding = True
         self._inbox = b""
         self._stage = _PARTING

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, cast
 from fastgate.dataplane.answer import MAX_HEAD, malformed, parse_answer_head
 from fastgate.dataplane.deadline import Deadline
 from fastgate.dataplane.framing import ChunkedDecoder, FramingError
+from fastgate.dataplane.outbox import Outbox
 from fastgate.errors import ForwardError, Side, Stage
 from fastgate.model import NO_BODY, AnswerHead, BodyKind, Field, Service
 
@@ -135,15 +136,18 @@ class UpstreamConnection(asyncio.Protocol):
 
     # --- towards the exchange -------------------------------------------------------------------------------
 
-    def begin(self, receiver: Receiver, head: bytes, method: str, *, has_body: bool) -> None:
-        """Send a request's head; the answer goes to `receiver`."""
+    def begin(self, receiver: Receiver, head: bytes, method: str, outbox: Outbox, *, has_body: bool) -> None:
+        """Send a request's head, with others of this turn when nothing follows it; the answer goes to `receiver`."""
         self._receiver = receiver
         self._method = method
         self._phase = _HEAD
         self._interim_count = 0
         self.answer = None
         self.sent_all = not has_body
-        self.write(head)
+        if has_body or self._transport is None:
+            self.write(head)
+        else:
+            outbox.send(self._transport, head)
         self._watch()
 
     def write(self, data: bytes) -> None:
