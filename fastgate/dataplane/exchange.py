@@ -46,6 +46,8 @@ _IN_QUERY: Final = TokenSource.QUERY
 _MAX_FORM: Final = 64 * 1024
 _BIG: Final = 32 * 1024
 """Above this a chunk is written in three pieces rather than copied into one."""
+_DAY: Final = 86_400.0
+"""Seconds."""
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER on, zero seconds: closing sends RST."""
 
@@ -551,11 +553,14 @@ class Exchange:
         if permit is None or access is None or permit.state.exp is None:
             return
         if self._tunnel or _is_event_stream(answer):
-            left = permit.state.exp + access.policy.leeway - self._plane.clock.now()
-            # A far `exp` does not fit a timer; a day later is soon enough to look again at a stream's end.
-            self._expiry = self._plane.loop.call_later(min(max(left, 0.0), 86_400.0), self._token_expired)
+            self._await_expiry(permit.state.exp + access.policy.leeway)
 
-    def _token_expired(self) -> None:
+    def _await_expiry(self, at: float) -> None:
+        left = at - self._plane.clock.now()
+        if left > 0:
+            # A far `exp` does not fit a timer: look again after a day.
+            self._expiry = self._plane.loop.call_later(min(left, _DAY), self._await_expiry, at)
+            return
         connection = self._connection
         if connection is not None:
             connection.abort()

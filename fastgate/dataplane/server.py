@@ -428,6 +428,12 @@ class DownstreamProtocol(RequestHandler):
             self._held_up = False
             self.plane.loop.call_soon(self._turn)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's signature
+        """The body's stream has room again: what the clock ran while it had none was not the client's time."""
+        super().resume_reading(resume_parser)
+        if self._stage is _BODY and not self._discarding:
+            self._deadline.set(self.plane.limits.body_timeout)
+
     def _write_expired(self) -> None:
         if self._wire is not None:
             self._wire.abort()

@@ -197,6 +197,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def leave(self) -> None:
         """End a tunnel: what was written still goes out, as long as the upstream takes it."""
+        self.resume_reading()
         self._receiver = None
         if self._transport is not None and self._phase is not _CLOSED:
             self._phase = _CLOSED

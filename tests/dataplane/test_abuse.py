@@ -15,7 +15,7 @@ from fastgate.dataplane.server import DownstreamProtocol
 from fastgate.model import Limits
 from tests.support.client import RawClient
 from tests.support.plane import BEARER, Plane, route, service
-from tests.support.upstream import Upstream, answer, early
+from tests.support.upstream import CLOSE, Upstream, answer, early
 from tests.support.wire import Broken
 
 GET = b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -248,6 +248,20 @@ async def test_a_pipelined_head_that_had_ended_early(plane: Plane, upstream: Ups
         assert await client.rest() == b""
 
 
+async def test_time_in_which_nobody_took_the_body_is_not_the_clients(plane: Plane, upstream: Upstream):
+    """C1, U4: the clock of a body begins anew when a slow upstream lets it flow again."""
+    async with await plane.client() as client:
+        await client.send(b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1")
+        await upstream.head(0)
+        protocol = protocol_of(plane)
+        protocol._deadline.clear()
+        protocol.pause_reading()
+        protocol.resume_reading()
+        assert protocol._deadline._at is not None
+        await client.send(b"2")
+        assert (await client.answer()).status == 200
+
+
 async def test_an_empty_line_is_no_beginning(upstream: Upstream):
     """N60: the CRLF some clients send behind a body does not start the clock of a head."""
     async with Plane.before(upstream.port, limits=Limits(header_timeout=0.1)) as plane, await plane.client() as client:
@@ -272,7 +286,9 @@ SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection:
 
 
 @pytest.mark.parametrize("protocol", [b"websocket", b"WebSocket", b"tcp", b"h2c", b"websocket, h2c"])
-@pytest.mark.parametrize("framing", [b"Content-Length: 2\r\n\r\nok", b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 2\r\n\r\nok", b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"]
+)
 async def test_an_upgrade_with_a_body_is_an_ordinary_request(client: RawClient, protocol: bytes, framing: bytes):
     """N86: it is answered, and so is the request behind it."""
     asks = b"POST /public HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: %b\r\n" % protocol
@@ -340,6 +356,36 @@ async def test_an_end_that_is_read_twice_is_one(plane: Plane, upstream: Upstream
         assert await client.read_exactly(5) == b"60000"
         more.set()
         assert await client.rest() == b" goodbye"
+
+
+async def test_a_stream_whose_token_lives_long(plane: Plane, upstream: Upstream, monkeypatch):
+    """N88: a timer that cannot reach to the token's end is no end of the stream."""
+    monkeypatch.setattr("fastgate.dataplane.exchange._DAY", 0.01)
+    more = asyncio.Event()
+    upstream.will(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nfirst ", more, b"last", CLOSE)
+    async with await plane.client() as client:
+        await client.send(b"GET /api HTTP/1.1\r\nHost: a\r\nAuthorization: %b\r\n\r\n" % BEARER[1].encode())
+        got = await client.answer_head()
+        await asyncio.sleep(0.1)
+        more.set()
+        await client.read_body(got)
+        assert got.body == b"first last"
+
+
+async def test_a_drain_ends_tunnels(plane: Plane, upstream: Upstream):
+    """P3: at the deadline, on both sides."""
+
+    async def play(conversation) -> None:
+        await conversation.send(SWITCH)
+        await conversation.reader.read(-1)
+
+    upstream.will(play)
+    async with await plane.client() as client:
+        await client.send(HANDSHAKE)
+        assert (await client.answer_head()).status == 101
+        assert await plane.server.drain(0.1) == 1
+        assert await client.ended()
+        await upstream.until(upstream.connections[0].ended.is_set)
 
 
 @pytest.mark.parametrize("side", ["client", "upstream"])
