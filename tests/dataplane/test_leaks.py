@@ -13,8 +13,8 @@ import trustme
 
 from fastgate.dataplane.exchange import Exchange
 from fastgate.dataplane.server import DownstreamProtocol
-from fastgate.model import Limits
-from tests.support.plane import BEARER, Plane, route, service
+from fastgate.model import Extraction, Limits, TokenSource
+from tests.support.plane import BEARER, GOOD, Plane, access, provider, route, service
 from tests.support.upstream import Upstream, answer, silence
 
 GET = b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -305,3 +305,56 @@ async def test_a_tls_handshake_nobody_answers():
                 async with await plane.client() as client:
                     assert (await client.request("GET", "/public")).status == 504
             await before.is_back(unused)
+
+
+async def test_a_client_that_leaves_while_its_token_is_asked_about(upstream: Upstream):
+    """C2, T29: waiting for the identity provider is given up with the client; what it still says serves others."""
+    asked = asyncio.Event()
+
+    async def say_nothing(reader, writer) -> None:
+        asked.set()
+        with suppress(ConnectionError):
+            await reader.read(-1)
+        writer.close()
+
+    idp = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    endpoint = f"http://127.0.0.1:{idp.sockets[0].getsockname()[1]}/introspect"
+    needs = access(provider(endpoint, timeout=0.5, allow_http=True))
+    async with idp, Plane.before(upstream.port, needs=needs) as plane:
+        before = Baseline(plane)
+        for number in range(5):
+            client = await plane.client()
+            await client.send(b"GET /api HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer t%d\r\n\r\n" % number)
+            await asked.wait()
+            client.abort()
+        await plane.until(before.quiet, "the end of the exchanges")
+        assert {line.outcome for line in plane.lines} == {"client_gone"}
+        await plane.until(lambda: len(asyncio.all_tasks()) <= before.tasks, "every question to end")
+    assert not upstream.connections
+
+
+async def test_a_client_that_leaves_within_its_form(upstream: Upstream):
+    """C2, N55: also where the body is read before anything is decided."""
+    needs = access(provider(), extraction=Extraction(frozenset({TokenSource.BODY})), hide_credentials=True)
+    raw = (
+        b"POST /api HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\nExpect: 100-continue\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\na=b&c\r\n%x\r\n=&access_token=%b\r\n0\r\n\r\n"
+        % (15 + len(GOOD), GOOD.encode())
+    )
+    async with Plane.before(upstream.port, needs=needs) as plane:
+        before = Baseline(plane)
+        for cut in range(len(raw) + 1):
+            client = await plane.client()
+            await client.send(raw[:cut])
+            if cut % 2:
+                await asyncio.sleep(0)
+            if cut % 3:
+                client.abort()
+            else:
+                await client.close()
+        await before.is_back(upstream)
+        async with await plane.client() as client:
+            await client.send(raw)
+            got = await client.answer()
+            assert (got.status, len(got.interim)) == (200, 1)
+        assert upstream.requests[-1].body == b"a=b&c="
