@@ -5,6 +5,8 @@ be the same message, and there must be an answer to each, in order.
 """
 
 import asyncio
+import hashlib
+import random
 import re
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
@@ -17,9 +19,9 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.client import Answer
+from tests.support.client import Answer, RawClient
 from tests.support.plane import Plane
-from tests.support.upstream import Conversation, Upstream
+from tests.support.upstream import Conversation, Upstream, chunked
 from tests.support.wire import Broken
 
 FUZZ = settings(
@@ -389,3 +391,76 @@ def check_answers(stage: Stage, stream: bytes, method: str, cuts: list[int]) -> 
 def test_answers_in_any_segments(stage: Stage):
     """N79 to N82: what a client takes for complete is what h11 takes for complete; nothing else reaches anybody."""
     check_answers(stage)
+
+
+# --- both at once, and large ---------------------------------------------------------------------------------------
+
+SIZES = [0, 1, 100, 20_000, 65_535, 65_536, 65_537, 131_072, 131_073, 262_144, 300_000]
+
+
+class Said(NamedTuple):
+    """One exchange of a long conversation."""
+
+    request: bytes
+    digest: str
+    size: int
+    """Octets of the answer's body."""
+
+
+def exchange(dice: random.Random, number: int) -> Said:
+    """Make a request that says in which way, and how long, it wants to be answered."""
+    body = bytes([number]) * dice.choice(SIZES)
+    size, how = dice.choice(SIZES), dice.choice(["length", "chunked", "close"])
+    head = b"POST /public/%d HTTP/1.1\r\nHost: a\r\nX-Size: %d\r\nX-How: %b\r\n" % (number, size, how.encode())
+    if dice.random() < 0.5:
+        request = head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    else:
+        half = dice.randint(0, len(body))
+        request = head + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(*filter(None, (body[:half], body[half:])))
+    return Said(request, hashlib.sha256(body).hexdigest(), size)
+
+
+async def answer_as_asked(conversation: Conversation) -> None:
+    """Answer with the digest of the request's body, and with as many octets as it asks for."""
+    got = conversation.request
+    size, how = int(got.header("x-size") or 0), got.header("x-how")
+    if size % 2:
+        await asyncio.sleep(0.01)  # slow by turns
+    head = b"HTTP/1.1 200 OK\r\nX-Got: %b\r\n" % hashlib.sha256(got.body).hexdigest().encode()
+    body = b"r" * size
+    if how == "length":
+        await conversation.send(head + b"Content-Length: %d\r\n\r\n" % size + body)
+    elif how == "chunked":
+        parts = filter(None, (body[: size // 3], body[size // 3 :]))
+        await conversation.send(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(*parts))
+    else:
+        await conversation.send(head + b"\r\n" + body)
+        await conversation.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_long_conversation_of_large_messages(seed: int):
+    """N57, N74, U5: sizes around every buffer, both sides slow by turns, all pipelined: each octet arrives once."""
+    dice = random.Random(seed)
+    script = [exchange(dice, number) for number in range(40)]
+    stream = b"".join(said.request for said in script)
+
+    async def send(client: RawClient) -> None:
+        place = 0
+        while place < len(stream):
+            step = dice.choice([1, 1000, 65_536, 300_000])
+            await client.send(stream[place : place + step])
+            place += step
+        client.half_close()
+
+    async with Upstream(default=answer_as_asked) as upstream, Plane.before(upstream.port) as plane:
+        async with await plane.client(receive_buffer=16_384) as client, asyncio.timeout(30):
+            sending = asyncio.create_task(send(client))
+            for said in script:
+                got = await client.answer()
+                assert (got.status, got.header("x-got"), len(got.body)) == (200, said.digest, said.size)
+                if dice.random() < 0.2:
+                    await asyncio.sleep(0.01)
+            assert await client.rest() == b""
+            await sending
+        assert len(upstream.requests) == len(script)
