@@ -142,7 +142,7 @@ async def test_an_answer_comes_back_as_it_is(lane, idp, upstream):
     [
         ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"),
         ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
-        ("GET", b"HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n"),
+        ("GET", b"HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n"),
         ("GET", b"HTTP/1.1 304 No\r\nContent-Length: 5\r\n\r\n"),
         ("GET", b"HTTP/1.1 103 Early\r\nContent-Length: 5\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
     ],
@@ -156,6 +156,15 @@ async def test_answers_without_a_body(lane, idp, upstream, method, octets):
         assert [each.start for each in got.interim] == ([b"HTTP/1.1 103 Early"] if b"103" in octets else [])
         assert (await client.request("GET", "/any", bearer("good"))).status == 200
     assert len(upstream.connections) == 1
+
+
+async def test_a_204_that_announces_a_body(lane, idp, upstream):
+    """N79, N82: it has none, but may send it: the connection is not used again."""
+    upstream.will(b"HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n")
+    async with lane(config(idp, upstream)) as gateway, await gateway.connect() as client:
+        assert (await client.request("GET", "/any", bearer("good"))).status == 204
+        assert (await client.request("GET", "/any", bearer("good"))).status == 200
+    assert len(upstream.connections) == 2
 
 
 MALFORMED = [
@@ -363,9 +372,14 @@ async def test_what_outlives_its_token(lane, idp, upstream, kind):
         if kind == "tunnel":
             await client.send(HANDSHAKE.replace(b"good", b"short"))
             assert (await client.answer_head()).status == 101
+            clock.pass_(1)
             assert await client.ended()
         else:
-            assert (await client.request("GET", "/any", bearer("short"))).body == b"data: 1\n\n"
+            await client.send(b"GET /any HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer short\r\n\r\n")
+            got = await client.answer_head()
+            clock.pass_(1)
+            await client.read_body(got)
+            assert got.body == b"data: 1\n\n"
         await upstream.until(upstream.connections[0].ended.is_set)
 
 
