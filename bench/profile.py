@@ -24,6 +24,7 @@ RATE = 200
 LINES = 30
 STAGES = (
     (r"^UpstreamConnection\.write ", "kernel and uvloop: writing to the upstream"),
+    (r"/dataplane/outbox\.py", "kernel and uvloop: writing small messages, together"),
     (r"^Exchange\._write ", "kernel and uvloop: writing to the client"),
     (r"^RequestHandler\.data_received ", "aiohttp: its parser, its queue"),
     (r"/dataplane/head\.py", "read the request's head"),
