@@ -181,7 +181,13 @@ def split_fields(raw: bytes, start: int, end: int) -> tuple[list[tuple[bytes, by
     return lines, tuple(fields) if taken == end - start else None
 
 
-_ONCE: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+_ONCE: Final = frozenset(
+    (
+        *(b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"),
+        # aiohttp's parser, which reads messages with a body too, does not take these twice either.
+        *(b"content-location", b"content-range", b"content-type", b"etag", b"max-forwards", b"server", b"user-agent"),
+    )
+)
 _WANTED: Final = _ONCE | {b"connection"}
 
 

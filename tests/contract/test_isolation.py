@@ -67,6 +67,7 @@ async def test_a_fault_of_our_own_is_500_for_one_request(lane, idp, upstream, mo
         return admit(gate, head)
 
     monkeypatch.setattr(Gate, "admit", admit_or_break)
+    structlog.reset_defaults()  # an earlier test may have quietened the log
     with structlog.testing.capture_logs([structlog.processors.format_exc_info]) as events:
         async with lane(config(idp, upstream)) as gateway, await gateway.connect() as client:
             assert (await client.request("GET", "/public")).status == 200

@@ -197,6 +197,13 @@ def test_ambiguous_framing_is_refused(fields, status):
     assert status_of(request(b"POST / HTTP/1.1", *fields)) == status
 
 
+@pytest.mark.parametrize("name", [b"Content-Type", b"content-range", b"User-Agent", b"Max-Forwards", b"Upgrade"])
+def test_fields_that_may_stand_once(name):
+    """N36, N52: which of two is meant is not ours to guess, with a body or without one."""
+    assert status_of(request(b"GET / HTTP/1.1", name + b": a", name + b": b")) == 400
+    assert status_of(request(b"POST / HTTP/1.1", b"Content-Length: 1", name + b": a", name + b": a")) == 400
+
+
 def test_transfer_encoding_in_http_1_0_is_400():
     """N49: faulty framing."""
     assert status_of(request(b"POST / HTTP/1.0", b"Transfer-Encoding: chunked")) == 400
