@@ -14,15 +14,22 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+_chance = random.SystemRandom()
+"""Not the module's own generator: Hypothesis seeds that one, and the same ports would come again."""
+_given: set[int] = set()
+
 
 def free_port() -> int:
-    """Return a loopback port nobody listens on, below the range the kernel takes for outgoing connections."""
+    """Return a loopback port nobody listens on, each once, below the range the kernel takes for its own connections."""
     for _ in range(1000):
-        port = random.randrange(15_000, 32_000)
+        port = _chance.randrange(15_000, 32_000)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):
                 probe.bind(("127.0.0.1", port))
+                _given.add(port)
                 return port
     raise RuntimeError("no free port found")
 
