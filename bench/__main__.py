@@ -1,6 +1,7 @@
 """`python -m bench NAME [options]`: one measurement; `python -m bench NAME --help` says what can be chosen."""
 
 import argparse
+import signal
 import sys
 
 from bench import burst, hit, idle, profile, streams
@@ -18,6 +19,9 @@ def main() -> int:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     arguments = parser.parse_args()
+    # However it is told to end, it ends what it started.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         settle()
         arguments.run(arguments)

@@ -128,5 +128,6 @@ def _running(name: str, command: list[str], port: int, core: int, tree: Path = R
         yield Part(port, process.pid)
         if process.exit_code is not None:
             raise RuntimeError(f"{name} ended with {process.exit_code} while it was measured\n{process.tail()}")
+        process.stop(10)
     finally:
         process.kill()
