@@ -201,6 +201,8 @@ services:
             assert trusted.startswith("ok ")
             assert plain.startswith("FAILED")
             upstream.broken.clear()
+        # Its hello is no HTTP: cleared only once that was seen.
+        await idp.until(lambda: bool(idp.broken), "the TLS hello")
         idp.broken.clear()
 
 
