@@ -321,9 +321,13 @@ class Exchange:
 
     def flush(self) -> None:
         """Nothing more came along with the head: write what there is, in one piece."""
+        piece = self._uncork()
+        if piece:
+            self._write(piece)
+
+    def _uncork(self) -> bytes:
         corked, self._corked = self._corked, None
-        if corked:
-            self._write(b"".join(corked) if len(corked) > 1 else corked[0])
+        return b"".join(corked) if corked else b""
 
     def _write_whole(self, answer: bytes) -> None:
         """Write an answer that came in one piece, together with others of this turn."""
@@ -350,9 +354,9 @@ class Exchange:
             return
         if self._chunked:
             self._write(last_chunk(forwarding.trailers(trailers) if trailers else b""))
-        corked, self._corked = self._corked, None
-        if corked:
-            self._write_whole(b"".join(corked))
+        piece = self._uncork()
+        if piece:
+            self._write_whole(piece)
         self._connection = None
         self._end(None)
 
