@@ -1,14 +1,43 @@
-"""An introspection endpoint: `python -m bench.stubs.idp PORT [SECONDS]`.
+"""An identity provider: `python -m bench.stubs.idp PORT [SECONDS]`.
 
-Every token that begins with "bench" is active. SECONDS is how long it thinks about each question.
-GET /questions says how many it was asked.
+POST /introspect answers RFC 7662. Every token that begins with "bench" is active, and so is, for its lifetime, what
+POST /token gave (RFC 6749 section 4.4; `lifetime` in seconds is ours). Such a token says itself what it is good for:
+nothing is kept, any number can be minted. SECONDS is how long it thinks about each question. GET /questions says how
+many it was asked.
 """
 
 import asyncio
+import base64
+import json
+import secrets
 import sys
 import time
+from typing import Any
 
 from aiohttp import web
+
+SCOPE = "bench.read bench.write"
+LIFETIME = 3600
+MINTED = "minted."
+
+
+def mint(scope: str, lifetime: int) -> str:
+    """A token that carries its scope and its end."""
+    about = json.dumps([scope, int(time.time()) + lifetime, secrets.token_hex(8)])
+    return MINTED + base64.urlsafe_b64encode(about.encode()).decode()
+
+
+def claims(token: str) -> dict[str, Any]:
+    """What is said about a token (RFC 7662 section 2.2)."""
+    now = int(time.time())
+    scope, exp = SCOPE, now + LIFETIME
+    if token.startswith(MINTED):
+        scope, exp, _ = json.loads(base64.urlsafe_b64decode(token.removeprefix(MINTED)))
+    elif not token.startswith("bench"):
+        return {"active": False}
+    if exp <= now:
+        return {"active": False}
+    return {"active": True, "sub": "alex", "client_id": "bench", "scope": scope, "exp": exp}
 
 
 def application(delay: float) -> web.Application:
@@ -20,16 +49,21 @@ def application(delay: float) -> web.Application:
         asked += 1
         token = str((await request.post()).get("token", ""))
         await asyncio.sleep(delay)
-        if not token.startswith("bench"):
-            return web.json_response({"active": False})
-        claims = {"active": True, "sub": "alex", "scope": "bench.read bench.write", "client_id": "bench"}
-        return web.json_response(claims | {"exp": int(time.time()) + 3600})
+        return web.json_response(claims(token))
+
+    async def token(request: web.Request) -> web.Response:
+        form = await request.post()
+        scope, lifetime = str(form.get("scope", SCOPE)), int(str(form.get("lifetime", LIFETIME)))
+        granted = {"access_token": mint(scope, lifetime), "token_type": "Bearer", "expires_in": lifetime}
+        return web.json_response(granted | {"scope": scope}, headers={"Cache-Control": "no-store"})
 
     async def questions(_: web.Request) -> web.Response:
         return web.Response(text=str(asked))
 
     app = web.Application()
-    app.add_routes([web.post("/introspect", introspect), web.get("/questions", questions)])
+    app.add_routes(
+        [web.post("/introspect", introspect), web.post("/token", token), web.get("/questions", questions)],
+    )
     return app
 
 
