@@ -4,10 +4,10 @@ import argparse
 import signal
 import sys
 
-from bench import burst, hit, idle, profile, streams
+from bench import burst, hit, idle, load, profile, streams
 from bench.machine import NotPossibleError, settle
 
-MEASUREMENTS = {"hit": hit, "burst": burst, "streams": streams, "idle": idle, "profile": profile}
+MEASUREMENTS = {"hit": hit, "burst": burst, "streams": streams, "idle": idle, "profile": profile, "load": load}
 
 
 def main() -> int:
