@@ -1,0 +1,87 @@
+"""The users of the load test, for real: locust in processes of its own (it brings gevent), against real parts."""
+
+import asyncio
+import csv
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench.load import Ports, locust_command, serving
+from bench.machine import ROOT
+from tests.support.process import free_port
+
+LIGHT = (
+    *("--headless", "--users=10", "--spawn-rate=10", "--run-time=5s"),
+    *("--lifetime=2", "--shared-tokens=50", "--pause=0.03"),
+)
+"""A few users for a few seconds, most of whose tokens expire meanwhile."""
+KINDS = {
+    ("GET", "small"),
+    ("GET", "100 KiB"),
+    ("GET", "streamed"),
+    ("POST", "1 KiB JSON"),
+    ("PUT", "64 KiB"),
+    ("GET", "401 no token"),
+    ("GET", "401 invented token"),
+    ("GET", "401 expired token"),
+    ("GET", "401 revoked token"),
+    ("GET", "403 wrong scope"),
+    ("POST", "new token (IdP)"),
+    ("POST", "revoke (admin)"),
+}
+
+
+def ports() -> Ports:
+    return Ports(*(free_port() for _ in Ports._fields))
+
+
+def locust(at: Ports, table: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run it to its end; leaves its statistics in files that begin with `table`."""
+    command = locust_command(at, *LIGHT, "--csv", str(table), *arguments)
+    return subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False
+    )
+
+
+def requests(table: Path, column: str) -> dict[tuple[str, str], int]:
+    """Counts of the statistics, by method and name."""
+    with table.with_name(f"{table.name}_stats.csv").open(newline="") as file:
+        rows = csv.DictReader(file)
+        return {(row["Type"], row["Name"]): int(row[column]) for row in rows if row["Name"] != "Aggregated"}
+
+
+@pytest.fixture(scope="module")
+def parts():
+    at = ports()
+    with serving(at):
+        yield at
+
+
+async def test_users_of_a_gateway_that_works(parts, tmp_path):
+    """Every kind of request occurs, and every answer is as expected, refusals too; in one process and in several."""
+    ways = {"one": (), "two": ("--processes", "2")}
+    runs = (asyncio.to_thread(locust, parts, tmp_path / name, *arguments) for name, arguments in ways.items())
+    for name, done in zip(ways, await asyncio.gather(*runs), strict=True):
+        assert done.returncode == 0, done.stdout
+        counted = requests(tmp_path / name, "Request Count")
+        assert counted.keys() >= KINDS
+
+
+def test_users_of_a_gateway_that_asks_nobody(tmp_path):
+    """Whoever should be refused is let through: the run fails, and the table says at what."""
+    at = ports()
+    with serving(at, auth="none"):
+        done = locust(at, tmp_path / "run", "--run-time=2s")
+    assert done.returncode == 1, done.stdout
+    failed = requests(tmp_path / "run", "Failure Count")
+    assert failed["GET", "401 no token"]
+    assert failed["GET", "401 invented token"]
+    assert failed["GET", "403 wrong scope"]
+    assert not failed["GET", "100 KiB"]
+
+
+def test_users_of_nothing(parts, tmp_path):
+    """A gateway that is not there is a failure as well."""
+    done = locust(parts._replace(gateway=free_port()), tmp_path / "run", "--run-time=1s")
+    assert done.returncode == 1, done.stdout
