@@ -4,6 +4,8 @@
 #   make test            format, lint, types, import contracts, every test but Keycloak's, coverage
 #   make test-keycloak   the tutorial against a real Keycloak (Java 17+, Maven Central); says so where it cannot be had
 #   make test-python     the unit tests on another Python (3.12 or 3.13) where there is one
+#   make bench           every measurement of bench/README.md beside nginx, HAProxy and Apache (20 minutes);
+#                        CASE="hit post", ROUNDS=5, SECONDS=2, OTHER=../checkout choose
 #   make format docs clean
 
 SHELL := /bin/bash
@@ -25,7 +27,7 @@ PY := $(VENV)/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
 PYTEST := -m pytest -q -p no:cacheprovider
 
-.PHONY: help demo test scripts unit test-keycloak test-python format docs clean
+.PHONY: help demo test scripts unit test-keycloak test-python bench format docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -86,6 +88,15 @@ test-python: $(VENV)/.test
 	[ -x $(VENV)-other/bin/python ] || $(OTHER_PYTHON) -m venv $(VENV)-other
 	$(VENV)-other/bin/python $(PIP) -e '.[test]'
 	$(VENV)-other/bin/python $(PYTEST) -m "not keycloak" --ignore=tests/integration --ignore=tests/keycloak
+
+$(VENV)/.bench: pyproject.toml $(PY)
+	@$(PY) $(PIP) -e '.[bench]' || {
+		echo "the packages in pyproject.toml cannot be installed: is PyPI (or your mirror) reachable?" >&2; exit 1; }
+	touch $@ $(VENV)/.run
+
+bench: $(VENV)/.bench
+	@$(PY) -m bench $(CASE) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(foreach checkout,$(OTHER),--other $(checkout))
 
 format: $(VENV)/.test
 	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .

@@ -15,10 +15,25 @@ LOAD_CORE = 0
 """Load generator, upstream, identity provider and the bench itself."""
 PROXY_CORE = 1
 """The proxy under test, alone as far as the bench is concerned."""
+_PEERS = (
+    "nginx",
+    "haproxy",
+    "apache2-bin",
+    "libapache2-mod-auth-openidc",
+    "libapache2-mod-oauth2",
+    "libnginx-mod-http-lua",
+    "wrk",
+)
+"""Debian packages."""
 
 
 class NotPossibleError(Exception):
     """What is asked cannot be done on this machine; the text says what would help."""
+
+
+def progress(text: str) -> None:
+    """Say what is being done."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def settle() -> None:
@@ -28,22 +43,6 @@ def settle() -> None:
     os.sched_setaffinity(0, {LOAD_CORE})
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def need(*programs: str) -> None:
-    """Make sure that these Debian packages' programs are there. Raises NotPossibleError."""
-    missing = [program for program in programs if shutil.which(program) is None]
-    if not missing:
-        return
-    names = " ".join(missing)
-    print(f"installing {names} with apt-get", file=sys.stderr)
-    install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update", "-q"], install):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise NotPossibleError(f"{names} cannot be installed ({reason}): as root, run `apt-get install {names}`")
 
 
 def description() -> dict[str, object]:
@@ -57,8 +56,7 @@ def description() -> dict[str, object]:
         "interpreter_pace_ns": _pace(),
         "aiohttp": version("aiohttp"),
         "uvloop": version("uvloop"),
-        "nginx": _said("nginx", "-v"),
-        "wrk": _said("wrk", "-v"),
+        **{name: number for name in _PEERS if (number := _package(name))},
         "commit": _said("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"),
         "load_1m_before": round(os.getloadavg()[0], 2),
     }
@@ -76,6 +74,11 @@ def _cpu() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def _package(name: str) -> str:
+    said = _said("dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}", name)
+    return said.removeprefix("installed ") if said.startswith("installed ") else ""
 
 
 def _said(*command: str) -> str:

@@ -1,20 +1,22 @@
-"""The parts of a measurement, each a process: origin, identity provider, nginx and fastgate as proxies."""
+"""The processes of a measurement: started on their core, waited for, stopped at the end."""
 
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.request import urlopen
 
 from bench.machine import LOAD_CORE, PROXY_CORE, ROOT
-from bench.settings import gateway_config
 from tests.support.process import Process, answers, free_port, scratch
 
+HELLO = json.dumps({"message": "hello from the origin of the bench", "padding": "x" * 21})
+"""The small answer: 85 octets."""
 _NGINX = """\
-{user}worker_processes 1;
+{modules}{user}worker_processes 1;
 daemon off;
 pid {folder}/nginx.pid;
 error_log stderr error;
@@ -27,6 +29,7 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     keepalive_requests 1000000000;
+    keepalive_timeout 1h;
     client_max_body_size 0;
 {http}
 }}
@@ -36,24 +39,17 @@ _HELLO = """\
         listen 127.0.0.1:{port} backlog=4096;
         location / {{ default_type application/json; return 200 '{body}'; }}
     }}"""
-_PROXY = """\
-    upstream origin {{
-        server 127.0.0.1:{origin};
-        keepalive 256;
-        keepalive_requests 1000000000;
-    }}
-    server {{
-        listen 127.0.0.1:{port} backlog=4096;
-        location / {{
-            proxy_pass http://origin;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_request_buffering off;
-            proxy_max_temp_file_size 0;
-        }}
-    }}"""
-HELLO = json.dumps({"message": "hello from the origin of the bench", "padding": "x" * 21})
-"""The small answer: 85 octets."""
+_READER = """\
+defaults
+    mode http
+    timeout client 1h
+    timeout server 1h
+    timeout connect 5s
+    option http-buffer-request
+frontend origin
+    bind 127.0.0.1:{port} backlog 4096
+    http-request return status 200 content-type application/json lf-string "{body}"
+"""
 
 
 class Part(NamedTuple):
@@ -62,67 +58,70 @@ class Part(NamedTuple):
     port: int
     pid: int
     """Also its process group."""
+    questions: str = ""
+    """Where the identity provider says how often it was asked by this part."""
+
+    @property
+    def asked(self) -> int:
+        """Count the questions that the identity provider was asked by this part."""
+        if not self.questions:
+            return 0
+        with urlopen(self.questions, timeout=10) as answer:
+            return int(answer.read())
 
 
-@contextmanager
-def hello_origin() -> Iterator[Part]:
+class World(NamedTuple):
+    """What a proxy stands between."""
+
+    origin: Part
+    idp: Part
+
+
+def hello_origin() -> AbstractContextManager[Part]:
     """Run an nginx that answers everything with HELLO."""
     port = free_port()
-    yield from _nginx("origin", _HELLO.format(port=port, body=HELLO), port, LOAD_CORE)
+    return nginx("origin", _HELLO.format(port=port, body=HELLO), port, LOAD_CORE)
 
 
-@contextmanager
-def nginx_proxy(origin: Part) -> Iterator[Part]:
-    """Run the peer: bare nginx, kept-alive upstream connections, bodies streamed and never written to disk."""
+def reading_origin() -> AbstractContextManager[Part]:
+    """Run an HAProxy that reads every request to its end and answers HELLO: nginx's `return` would not wait for it."""
     port = free_port()
-    yield from _nginx("nginx", _PROXY.format(port=port, origin=origin.port), port, PROXY_CORE)
+    body = HELLO.replace('"', '\\"')
+    return haproxy("origin", _READER.format(port=port, body=body), port, LOAD_CORE)
 
 
-@contextmanager
-def stub(name: str, *arguments: str) -> Iterator[Part]:
+def stub(name: str, *arguments: str) -> AbstractContextManager[Part]:
     """Run `python -m bench.stubs.NAME`."""
     port = free_port()
     command = [sys.executable, "-m", f"bench.stubs.{name}", str(port), *arguments]
-    yield from _running(name, command, port, LOAD_CORE)
+    return running(name, command, port, LOAD_CORE)
+
+
+def nginx(name: str, http: str, port: int, core: int = PROXY_CORE, modules: str = "") -> AbstractContextManager[Part]:
+    """Run nginx, one worker, with these servers."""
+    folder = scratch(f"bench-{plain(name)}")
+    file = folder / "nginx.conf"
+    file.write_text(_NGINX.format(modules=modules, user=user_line("user root;\n"), folder=folder, http=http))
+    return running(name, ["nginx", "-p", str(folder), "-e", "stderr", "-c", str(file)], port, core)
+
+
+def haproxy(name: str, text: str, port: int, core: int = PROXY_CORE) -> AbstractContextManager[Part]:
+    """Run HAProxy, one thread, with these sections."""
+    file = scratch(f"bench-{plain(name)}") / "haproxy.cfg"
+    file.write_text(f"global\n    nbthread 1\n    maxconn 4096\n{text}")
+    return running(name, ["haproxy", "-db", "-f", str(file)], port, core)
 
 
 @contextmanager
-def fastgate(
-    origin: Part,
-    idp: Part,
-    *,
-    name: str = "fastgate",
-    access_log: bool = False,
-    interpreter: tuple[str, ...] = (sys.executable,),
-    limits: Mapping[str, Any] | None = None,
-    tree: Path = ROOT,
-) -> Iterator[Part]:
-    """Run the gateway of a checkout, with one protected route; its access log, if any, is JSON in a file."""
-    port = free_port()
-    file = scratch("bench") / "fastgate.yaml"
-    config = gateway_config(port=port, origin=origin.port, idp=idp.port, access_log=access_log, limits=limits)
-    file.write_text(json.dumps(config))  # JSON is YAML
-    yield from _running(name, [*interpreter, "-m", "fastgate", "run", "-c", str(file)], port, PROXY_CORE, tree)
-
-
-def questions(idp: Part) -> int:
-    """Count the questions the identity provider was asked."""
-    with urlopen(f"http://127.0.0.1:{idp.port}/questions", timeout=10) as answer:
-        return int(answer.read())
-
-
-def _nginx(name: str, http: str, port: int, core: int) -> Iterator[Part]:
-    folder = scratch(f"bench-{name}")
-    file = folder / "nginx.conf"
-    user = "user root;\n" if os.geteuid() == 0 else ""
-    file.write_text(_NGINX.format(user=user, folder=folder, http=http))
-    yield from _running(name, ["nginx", "-p", str(folder), "-e", "stderr", "-c", str(file)], port, core)
-
-
-def _running(name: str, command: list[str], port: int, core: int, tree: Path = ROOT) -> Iterator[Part]:
+def running(name: str, command: list[str], port: int, core: int, tree: Path = ROOT) -> Iterator[Part]:
+    """Run a program until it is no longer needed. Raises RuntimeError when it ended by itself."""
     # What this Python can import, its children can, wherever it found it.
-    environment = {"PYTHONPATH": os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")])}
-    process = Process(name, ["taskset", "-c", str(core), *command], cwd=Path("/"), env=environment)
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")]),
+        "PATH": os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]),
+    }
+    command = ["taskset", "-c", str(core), *command]
+    process = Process(plain(name), command, cwd=Path("/"), env=environment)
     try:
         process.wait_until(lambda: answers(port))
         yield Part(port, process.pid)
@@ -131,3 +130,13 @@ def _running(name: str, command: list[str], port: int, core: int, tree: Path = R
         process.stop(10)
     finally:
         process.kill()
+
+
+def user_line(text: str) -> str:
+    """Keep this line if we are root: nobody else may change the user."""
+    return text if os.geteuid() == 0 else ""
+
+
+def plain(name: str) -> str:
+    """Make a name fit for a folder or a URL."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", name)

@@ -6,15 +6,18 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import parts, wrk
-from bench.machine import PROXY_CORE, ROOT, NotPossibleError, description, need
-from bench.parts import Part
-from bench.report import progress, save, table
-from bench.settings import TOKEN
+from bench import parts, traffic, wrk
+from bench.debian import need
+from bench.figures import shown, table
+from bench.machine import PROXY_CORE, ROOT, NotPossibleError, description, progress
+from bench.parts import Part, World
+from bench.proxies import Gateway
+from bench.report import keep, told
 from bench.usage import cpu_times
 from tests.support.process import scratch
 
@@ -57,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     with ExitStack() as stack:
         origin = stack.enter_context(parts.hello_origin())
         idp = stack.enter_context(parts.stub("idp"))
-        gateway = stack.enter_context(parts.fastgate(origin, idp, tree=arguments.checkout.resolve()))
+        gateway = stack.enter_context(Gateway(tree=arguments.checkout.resolve()).open(World(origin, idp)))
         progress("cost of a request, unobserved")
         cost = _cost(gateway)
         progress(f"sampling for {arguments.seconds:g} s")
@@ -68,14 +71,14 @@ def run(arguments: argparse.Namespace) -> None:
         replayed[str(tree)] = _replay(tree.resolve())
     stages, lines = _shares(stacks, cost)
     result = {"machine": machine, "cpu_us": cost, "stages_us": stages, "lines_us": lines, "replay": replayed}
-    save("profile", "Where the microseconds of a remembered request go", _tables(result), result)
+    keep("profile", _page(result), json.dumps(result, indent=1) + "\n")
 
 
 def _cost(gateway: Part) -> float:
     """Microseconds of CPU per request."""
-    wrk.run(gateway.port, seconds=1, connections=CONNECTIONS, token=TOKEN)
+    wrk.run(gateway.port, traffic.same(), seconds=1, connections=CONNECTIONS)
     before = cpu_times(gateway.pid)
-    load = wrk.run(gateway.port, seconds=5, connections=CONNECTIONS, token=TOKEN)
+    load = wrk.run(gateway.port, traffic.same(), seconds=5, connections=CONNECTIONS)
     return (cpu_times(gateway.pid) - before).total / load.requests * 1e6
 
 
@@ -85,7 +88,7 @@ def _sample(spy: Path, gateway: Part, seconds: float) -> list[tuple[list[str], i
     what = ["--format", "raw", "--rate", str(RATE), "--duration", str(round(seconds)), "--output", str(file)]
     watching = subprocess.Popen([spy, "record", "--pid", str(gateway.pid), *what], stdout=subprocess.DEVNULL)
     try:
-        wrk.run(gateway.port, seconds=seconds + 2, connections=CONNECTIONS, token=TOKEN)
+        wrk.run(gateway.port, traffic.same(), seconds=seconds + 2, connections=CONNECTIONS)
         watching.wait(60)
     finally:
         watching.kill()
@@ -133,19 +136,25 @@ def _replay(tree: Path) -> dict[str, Any]:
     return found
 
 
-def _tables(result: dict[str, Any]) -> str:
+def _page(result: dict[str, Any]) -> str:
     replayed = result["replay"]
-    trees = [(name, each["least_us"], each["tenth_us"]) for name, each in replayed.items()]
+    trees = [(name, shown(each["least_us"]), shown(each["tenth_us"])) for name, each in replayed.items()]
     pieces = next(iter(replayed.values()))["pieces_us"]
     return "\n".join(
         [
+            "# Where the microseconds of a remembered request go\n",
             f"A request cost {result['cpu_us']:.1f} us of CPU, unobserved; the shares are py-spy's.\n",
-            table(["stage", "us"], result["stages_us"].items()),
+            _shares_table("stage", result["stages_us"]),
             "The Python alone, replayed without kernel and network, in us per request:\n",
             table(["checkout", "least", "tenth"], trees),
             "The pure steps alone, in us (least of many):\n",
-            table(["step", "us"], pieces.items()),
+            _shares_table("step", pieces),
             "Innermost lines:\n",
-            table(["line", "us"], result["lines_us"].items()),
+            _shares_table("line", result["lines_us"]),
+            told(result["machine"]),
         ]
     )
+
+
+def _shares_table(what: str, microseconds: Mapping[str, float]) -> str:
+    return table([what, "us"], [(name, shown(value)) for name, value in microseconds.items()])

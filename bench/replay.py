@@ -19,7 +19,8 @@ from typing import Any, cast
 
 import uvloop
 
-from bench.settings import PROVIDER, TOKEN, gateway_config
+from bench.settings import PROVIDER, gateway_config
+from bench.traffic import TOKEN
 from fastgate.clock import SystemClock
 from fastgate.config.compile import compile_snapshot
 from fastgate.config.load import load

@@ -3,26 +3,35 @@
 from collections.abc import Mapping
 from typing import Any
 
-TOKEN = "bench-token-0123456789abcdef0123456789abcdef"
-"""Any token that begins with "bench" is active at the bench's identity provider."""
 SERVICE = "origin"
 PROVIDER = "bench"
+SCOPE = "bench.read"
+GRANTED = f"{SCOPE} bench.write"
+"""The scope that the identity provider tells of."""
 
 
 def gateway_config(
-    *, port: int, origin: int, idp: int, access_log: bool, limits: Mapping[str, Any] | None = None
+    *,
+    port: int,
+    origin: int,
+    idp: int,
+    access_log: bool,
+    limits: Mapping[str, Any] | None = None,
+    asks: str = "/introspect",
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write it down; all ports are on loopback."""
+    """Write it down; all ports are on loopback. `asks` is where the provider is asked, `more` is top-level."""
     provider = {
-        "introspection_endpoint": f"http://127.0.0.1:{idp}/introspect",
+        "introspection_endpoint": f"http://127.0.0.1:{idp}{asks}",
         "client_id": "bench",
         "client_secret": "bench",
         "cache_ttl_max": "1h",
+        "cache_ttl_neg": "1h",
     }
     service = {
         "name": SERVICE,
         "url": f"http://127.0.0.1:{origin}",
-        "auth": {"scopes_required": ["bench.read"]},
+        "auth": {"scopes_required": [SCOPE]},
         "routes": [{"name": "all", "paths": ["/"]}],
     }
     return {
@@ -32,4 +41,5 @@ def gateway_config(
         "services": [service],
         "limits": dict(limits or {}),
         "log": {"format": "json", "access": access_log},
+        **(more or {}),
     }

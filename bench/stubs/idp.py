@@ -1,9 +1,9 @@
-"""An identity provider: `python -m bench.stubs.idp PORT [SECONDS]`.
+"""An identity provider: `python -m bench.stubs.idp PORT`.
 
 POST /introspect answers RFC 7662. Every token that begins with "bench" is active, and so is, for its lifetime, what
 POST /token gave (RFC 6749 section 4.4; `lifetime` in seconds is ours). Such a token says itself what it is good for:
-nothing is kept, any number can be minted. SECONDS is how long it thinks about each question. GET /questions says how
-many it was asked.
+nothing is kept, any number can be minted. About "bench-wait-MS-..." it thinks MS milliseconds, "bench-narrow..." lacks
+the scope. Who asks at /introspect/NAME is counted by that name: GET /questions/NAME says how many questions there were.
 """
 
 import asyncio
@@ -12,11 +12,13 @@ import json
 import secrets
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 from aiohttp import web
 
-SCOPE = "bench.read bench.write"
+from bench.settings import GRANTED
+
 LIFETIME = 3600
 MINTED = "minted."
 
@@ -30,9 +32,11 @@ def mint(scope: str, lifetime: int) -> str:
 def claims(token: str) -> dict[str, Any]:
     """What is said about a token (RFC 7662 section 2.2)."""
     now = int(time.time())
-    scope, exp = SCOPE, now + LIFETIME
+    scope, exp = GRANTED, now + LIFETIME
     if token.startswith(MINTED):
         scope, exp, _ = json.loads(base64.urlsafe_b64decode(token.removeprefix(MINTED)))
+    elif token.startswith("bench-narrow"):
+        scope = "bench.other"
     elif not token.startswith("bench"):
         return {"active": False}
     if exp <= now:
@@ -40,33 +44,38 @@ def claims(token: str) -> dict[str, Any]:
     return {"active": True, "sub": "alex", "client_id": "bench", "scope": scope, "exp": exp}
 
 
-def application(delay: float) -> web.Application:
+def application() -> web.Application:
     """Make the server."""
-    asked = 0
+    asked: Counter[str] = Counter()
 
     async def introspect(request: web.Request) -> web.Response:
-        nonlocal asked
-        asked += 1
+        asked[request.match_info.get("name", "")] += 1
         token = str((await request.post()).get("token", ""))
-        await asyncio.sleep(delay)
+        if token.startswith("bench-wait-"):
+            await asyncio.sleep(int(token.split("-")[2]) / 1000)
         return web.json_response(claims(token))
 
     async def token(request: web.Request) -> web.Response:
         form = await request.post()
-        scope, lifetime = str(form.get("scope", SCOPE)), int(str(form.get("lifetime", LIFETIME)))
+        scope, lifetime = str(form.get("scope", GRANTED)), int(str(form.get("lifetime", LIFETIME)))
         granted = {"access_token": mint(scope, lifetime), "token_type": "Bearer", "expires_in": lifetime}
         return web.json_response(granted | {"scope": scope}, headers={"Cache-Control": "no-store"})
 
-    async def questions(_: web.Request) -> web.Response:
-        return web.Response(text=str(asked))
+    async def questions(request: web.Request) -> web.Response:
+        return web.Response(text=str(asked[request.match_info.get("name", "")]))
 
     app = web.Application()
     app.add_routes(
-        [web.post("/introspect", introspect), web.post("/token", token), web.get("/questions", questions)],
+        [
+            web.post("/introspect", introspect),
+            web.post("/introspect/{name}", introspect),
+            web.post("/token", token),
+            web.get("/questions/{name}", questions),
+        ],
     )
     return app
 
 
 if __name__ == "__main__":
-    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
-    web.run_app(application(seconds), host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None)
+    port = int(sys.argv[1])
+    web.run_app(application(), host="127.0.0.1", port=port, access_log=None, print=None, shutdown_timeout=0.1)

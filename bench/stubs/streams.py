@@ -1,7 +1,7 @@
 """An origin for large bodies and events: `python -m bench.stubs.streams PORT`.
 
 GET /down/MEGABYTES (?chunked) sends that much of a fixed pattern; PUT /up answers the digest and the size of what it
-got; GET /events/COUNT sends server-sent events, each saying when it was sent.
+got; GET /events/COUNT sends server-sent events, each saying when it was sent; GET / answers at once.
 """
 
 import asyncio
@@ -9,7 +9,9 @@ import hashlib
 import random
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from functools import cache
+from itertools import repeat
 
 from aiohttp import web
 
@@ -18,12 +20,12 @@ BLOCK = random.Random(85).randbytes(1_000_000)
 EVENT_PAUSE = 0.02
 
 
-async def blocks(megabytes: int) -> AsyncIterator[bytes]:
+def blocks(megabytes: int) -> Iterator[bytes]:
     """The pattern, a megabyte at a time."""
-    for _ in range(megabytes):
-        yield BLOCK
+    return repeat(BLOCK, megabytes)
 
 
+@cache
 def digest(megabytes: int) -> str:
     """SHA-256 of that much of the pattern."""
     whole = hashlib.sha256()
@@ -38,7 +40,7 @@ async def _down(request: web.Request) -> web.StreamResponse:
     if "chunked" not in request.query:
         answer.content_length = megabytes * len(BLOCK)
     await answer.prepare(request)
-    async for block in blocks(megabytes):
+    for block in blocks(megabytes):
         await answer.write(block)
     await answer.write_eof()
     return answer
@@ -62,14 +64,24 @@ async def _events(request: web.Request) -> web.StreamResponse:
     return answer
 
 
+async def _root(_: web.Request) -> web.Response:
+    return web.Response(text="here")
+
+
 def application() -> web.Application:
     """Make the server."""
     app = web.Application()
     app.add_routes(
-        [web.get("/down/{megabytes}", _down), web.put("/up", _up), web.get("/events/{count}", _events)],
+        [
+            web.get("/", _root),
+            web.get("/down/{megabytes}", _down),
+            web.put("/up", _up),
+            web.get("/events/{count}", _events),
+        ],
     )
     return app
 
 
 if __name__ == "__main__":
-    web.run_app(application(), host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None)
+    port = int(sys.argv[1])
+    web.run_app(application(), host="127.0.0.1", port=port, access_log=None, print=None, shutdown_timeout=0.1)
