@@ -57,7 +57,7 @@ def description() -> dict[str, object]:
         "aiohttp": version("aiohttp"),
         "uvloop": version("uvloop"),
         **{name: number for name in _PEERS if (number := _package(name))},
-        "commit": _said("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"),
+        "commit": _commit(),
         "load_1m_before": round(os.getloadavg()[0], 2),
     }
 
@@ -74,6 +74,13 @@ def _cpu() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def _commit() -> str:
+    """The commit, and whether anything but results differs from it."""
+    git = ("git", "-C", str(ROOT))
+    changed = _said(*git, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results")
+    return _said(*git, "rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
 
 
 def _package(name: str) -> str:
