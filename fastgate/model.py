@@ -106,6 +106,19 @@ class Remembered(NamedTuple):
     """Monotonic seconds, taken when the question was *sent*: the answer is at most this fresh."""
 
 
+class Mark(NamedTuple):
+    """A revocation, as it is told to other workers and hosts and kept for those that start later. Holds no token."""
+
+    claim: str
+    """What `value` is: "token" (a fingerprint of one, in hexadecimal), "sub", "sid", "client_id", or "all"."""
+    value: str
+    """"" for "all"."""
+    at: int
+    """Whole wall seconds: tokens issued up to and including then are covered."""
+    until: float
+    """Wall seconds after which no token can be covered any more."""
+
+
 # --- what a route requires ------------------------------------------------------------------------------------
 
 

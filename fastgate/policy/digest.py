@@ -30,5 +30,13 @@ def token_key(provider: IdentityProvider, token: str) -> bytes:
     return hashlib.blake2b(_octets(token), digest_size=32, key=provider.digest_key).digest()
 
 
+def fingerprint(token: str, key: bytes) -> bytes:
+    """Digest a token alone into 32 octets, the same whoever issued it (keyed BLAKE2b, RFC 7693): it names revocations.
+
+    `key` is shared by all workers that share revocations, and by nobody else.
+    """
+    return hashlib.blake2b(_octets(token), digest_size=32, key=key).digest()
+
+
 def _octets(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")

@@ -1,9 +1,8 @@
 """Tokens: from an access token to a token state, for every identity provider of the process."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
-from hashlib import blake2b
 from typing import Any, Final
 
 from fastgate.clock import Clock
@@ -14,10 +13,11 @@ from fastgate.model import (
     AccessToken,
     ActiveToken,
     IdentityProvider,
+    Mark,
     Remembered,
     TokenState,
 )
-from fastgate.policy.digest import token_key
+from fastgate.policy.digest import fingerprint, token_key
 from fastgate.policy.freshness import is_fresh, lifetime
 from fastgate.stats import Stats
 from fastgate.tokens.flight import Flights
@@ -39,8 +39,12 @@ class Tokens:
         clock: Clock,
         stats: Stats,
         revocations: Revocations,
+        fingerprint_key: bytes | None = None,
     ) -> None:
-        """Open nothing yet. Made inside the running loop."""
+        """Open nothing yet. Made inside the running loop.
+
+        `fingerprint_key` is shared by everybody who exchanges `marks`; None: there is nobody.
+        """
         self._memory = memory
         self._clock = clock
         self._stats = stats
@@ -49,18 +53,18 @@ class Tokens:
         self._introspectors = Introspectors(clock, stats)
         self._known: dict[bytes, IdentityProvider] = {}
         """By digest key, every provider under whose keys something may be remembered."""
-        self._revocation_key = os.urandom(32)
+        self._fingerprint_key = os.urandom(32) if fingerprint_key is None else fingerprint_key
         self.swap(providers)
 
     # --- on every request ---------------------------------------------------------------------------------
 
     def peek(self, access: Access, token: AccessToken) -> TokenState | None:
         """Return what is remembered and fresh enough for this route; None: ask with `resolve`."""
+        if self._revocations.any_token and self._revocations.token_revoked(self._fingerprint(token.value)):
+            self._stats.cache_hits.add("memory", "revoked")
+            return INACTIVE
         remembered = self._memory.get(token_key(access.provider, token.value))
         if remembered is None:
-            if self._revocations.any_token and self._revocations.token_revoked(self._revoked_as(token)):
-                self._stats.cache_hits.add("memory", "revoked")
-                return INACTIVE
             self._stats.cache_misses.add("memory", "absent")
             return None
         state = remembered.state
@@ -83,11 +87,11 @@ class Tokens:
         """
         provider = access.provider
         key = token_key(provider, token.value)
+        if self._revocations.token_revoked(self._fingerprint(token.value)):
+            return INACTIVE
         state = self._remembered(key, access)  # another request may have learned it since the peek
         if state is not None:
             return state
-        if self._revocations.token_revoked(self._revoked_as(token)):
-            return INACTIVE
         load = partial(self._load, provider, key, token)
         if self._introspectors.out_of_reach(provider):
             stale = self._resurrect(key, access)
@@ -126,17 +130,20 @@ class Tokens:
             self._revoke_token(token)
             self._stats.revocations.add("token")
             return 1
-        if all:
-            self._revocations.revoke_all()
-            self._stats.revocations.add("all")
-            return self._memory.drop_if(self._revocations.claims_revoked)
-        claim, value = claims[0]
-        self._revocations.revoke_claim(claim, value)
-        self._stats.revocations.add(claim)
-        # The cheap comparison first: this walks the whole memory.
-        return self._memory.drop_if(
-            lambda state: state.claims.get(claim) == value and self._revocations.claims_revoked(state)
-        )
+        mark = self._revocations.revoke_all() if all else self._revocations.revoke_claim(*claims[0])
+        self._stats.revocations.add(mark.claim)
+        return self._drop_covered(mark)
+
+    def marks(self) -> list[Mark]:
+        """List the revocations in force, for workers and hosts that do not know them."""
+        return self._revocations.marks()
+
+    def take(self, marks: Iterable[Mark]) -> None:
+        """Put revocations of other workers and hosts in force. Raises RevocationsFullError and ValueError."""
+        for mark in marks:
+            self._revocations.take(mark)
+            if mark.claim != "token":
+                self._drop_covered(mark)
 
     def swap(self, providers: Mapping[str, IdentityProvider]) -> None:
         """Take a new configuration: unchanged providers keep their connections, others close when idle."""
@@ -179,7 +186,7 @@ class Tokens:
         known = before is not None and before.state is not INACTIVE
         state = await self._introspectors.introspect(provider, token.value, known=known)
         # From here on nothing awaits: no revocation can come between this check and the writing.
-        if isinstance(state, ActiveToken) and self._revocations.covers(self._revoked_as(token), state):
+        if isinstance(state, ActiveToken) and self._revocations.covers(self._fingerprint(token.value), state):
             state = INACTIVE
         # Whatever was known is out of date, even when the new answer is not to be remembered.
         self._memory.drop(key)
@@ -215,13 +222,19 @@ class Tokens:
         # A single unknown end makes the end unknown: the same token may be remembered from two providers.
         known = [end for end in ends if end is not None]
         until = float(max(known)) if known and len(known) == len(ends) else None
-        self._revocations.revoke_token(self._revocation_digest(token), until)
+        self._revocations.revoke_token(self._fingerprint(token), until)
         for key in keys:
             self._memory.drop(key)
 
-    def _revoked_as(self, token: AccessToken) -> bytes:
-        return self._revocation_digest(token.value)
+    def _drop_covered(self, mark: Mark) -> int:
+        """Forget the remembered tokens that a mark covers."""
+        if mark.claim == "all":
+            return self._memory.drop_if(self._revocations.claims_revoked)
+        # The cheap comparison first: this walks the whole memory.
+        return self._memory.drop_if(
+            lambda state: state.claims.get(mark.claim) == mark.value and self._revocations.claims_revoked(state)
+        )
 
-    def _revocation_digest(self, token: str) -> bytes:
+    def _fingerprint(self, token: str) -> bytes:
         """Digest the token alone: it stays revoked when a reload changes the keys of the memory."""
-        return blake2b(token.encode("utf-8", "surrogatepass"), digest_size=32, key=self._revocation_key).digest()
+        return fingerprint(token, self._fingerprint_key)

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from fastgate.clock import Clock
 from fastgate.errors import FastgateError
-from fastgate.model import ActiveToken
+from fastgate.model import ActiveToken, Mark
 
 CLAIMS: Final = frozenset({"sub", "sid", "client_id"})
 """Claims by which tokens can be revoked together."""
@@ -58,26 +58,66 @@ class Revocations:
         """Whether a single token was revoked; when not, `token_revoked` need not be asked."""
         return bool(self._tokens)
 
-    def revoke_token(self, key: bytes, until: float | None = None) -> None:
+    def revoke_token(self, key: bytes, until: float | None = None) -> Mark:
         """Revoke one token until its `exp` (wall seconds), where known. Raises RevocationsFullError."""
-        known = self._tokens.get(key)
-        self._make_room(known=known is not None)
-        self._tokens[key] = self._revocation(until, () if known is None else (known,))
+        return self._revoke("token", key.hex(), until)
 
-    def revoke_claim(self, claim: str, value: str) -> None:
+    def revoke_claim(self, claim: str, value: str) -> Mark:
         """Revoke every token issued until now whose `claim` (one of CLAIMS) is `value`.
 
         Raises RevocationsFullError.
         """
         if claim not in CLAIMS:
             raise ValueError("tokens are revoked by sub, sid or client_id")
-        known = self._claims.get((claim, value))
-        self._make_room(known=known is not None)
-        self._claims[claim, value] = self._revocation(None, () if known is None else (known,))
+        return self._revoke(claim, value)
 
-    def revoke_all(self) -> None:
+    def revoke_all(self) -> Mark:
         """Revoke every token issued until now. Never raises: it takes the place of the claim revocations."""
-        self._claims = {ALL: self._revocation(None, self._claims.values())}
+        return self._revoke("all", "")
+
+    def _revoke(self, claim: str, value: str, until: float | None = None) -> Mark:
+        now = self._clock.now()
+        mark = Mark(claim, value, int(now), now + self._ttl if until is None else until)
+        self.take(mark)
+        return mark
+
+    def marks(self) -> list[Mark]:
+        """List every revocation in force, for whoever has to learn of them."""
+        tokens = [
+            Mark("token", key.hex(), each.at, each.until) for key, each in self._tokens.items() if self._live(each)
+        ]
+        claims = [
+            Mark(*(("all", "") if name == ALL else name), each.at, each.until)
+            for name, each in self._claims.items()
+            if self._live(each)
+        ]
+        return tokens + claims
+
+    def take(self, mark: Mark) -> None:
+        """Put a revocation in force, from here or elsewhere; one that is in force already is never shortened.
+
+        Raises RevocationsFullError, and ValueError for what is no mark.
+        """
+        claim, value, at, until = mark
+        if claim == "all":
+            older = [name for name, each in self._claims.items() if each.at <= at]
+            replaced = [self._claims.pop(name) for name in older]
+            self._claims[ALL] = self._merged(at, until, replaced)
+        elif claim == "token":
+            key = bytes.fromhex(value)
+            self._tokens[key] = self._joined(self._tokens.get(key), at, until)
+        elif claim in CLAIMS:
+            self._claims[claim, value] = self._joined(self._claims.get((claim, value)), at, until)
+        else:
+            raise ValueError("tokens are revoked by token, sub, sid, client_id or all")
+
+    def _joined(self, known: _Revocation | None, at: int, until: float) -> _Revocation:
+        self._make_room(known=known is not None)
+        return self._merged(at, until, () if known is None else (known,))
+
+    def _merged(self, at: int, until: float, others: Iterable[_Revocation]) -> _Revocation:
+        others = tuple(others)
+        return self._until(max([at, *(each.at for each in others)]), max([until, *(each.until for each in others)]))
 
     def token_revoked(self, key: bytes) -> bool:
         """Whether this very token was revoked."""
@@ -114,12 +154,6 @@ class Revocations:
         if state.exp is not None and state.exp > revocation.until:
             self._claims[name] = self._until(revocation.at, state.exp)
         return True
-
-    def _revocation(self, until: float | None, replaced: Iterable[_Revocation]) -> _Revocation:
-        """Make a revocation from now on that lives no shorter than those that it replaces."""
-        now = self._clock.now()
-        own = now + self._ttl if until is None else until
-        return self._until(int(now), max([own, *(each.until for each in replaced)]))
 
     def _until(self, at: int, until: float) -> _Revocation:
         return _Revocation(at, until, self._clock.monotonic() + (until - self._clock.now()))

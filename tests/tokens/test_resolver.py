@@ -11,7 +11,7 @@ from fastgate.tokens.memory import MemoryTier
 from fastgate.tokens.revocation import Revocations, RevocationsFullError
 from tests.support.idp import Idp, says
 from tests.support.upstream import RESET
-from tests.tokens.parts import NOW, access_to, bearer, provider_at, turns
+from tests.tokens.parts import NOW, World, access_to, bearer, provider_at, turns
 
 
 async def failure(awaitable):
@@ -743,3 +743,22 @@ async def test_stopping_while_requests_wait(idp, world):
     await tokens.close()
     assert (await failure(asking)).kind is Cannot.UNAVAILABLE
     assert (await failure(tokens.resolve(access, bearer("t")))).kind is Cannot.UNAVAILABLE
+
+
+async def test_marks_reach_another_worker(idp, clock, stats):
+    """T24: a token that one worker revoked is refused by the next one, where it was remembered."""
+    idp.tokens["good"] = {"sub": "alex", "exp": NOW + 100}
+    idp.tokens["more"] = {"sub": "bob", "iat": NOW}
+    access = access_to(provider_at(idp))
+    worlds = World(clock, stats), World(clock, stats)
+    one, two = (world.of(access.provider, fingerprint_key=b"shared") for world in worlds)
+    for value in ("good", "more"):
+        assert isinstance(await two.resolve(access, bearer(value)), ActiveToken)
+    one.revoke(token="good")
+    one.revoke(sub="bob")
+    two.take(one.marks())
+    assert two.peek(access, bearer("good")) is INACTIVE
+    assert await two.resolve(access, bearer("good")) is INACTIVE
+    assert await worlds[1].get(access, "more") is INACTIVE
+    for each in (one, two):
+        await each.close()

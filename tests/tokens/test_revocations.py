@@ -1,5 +1,6 @@
 import pytest
 
+from fastgate.model import Mark
 from fastgate.tokens.revocation import Revocations, RevocationsFullError
 from tests.tokens.parts import NOW, active
 
@@ -158,3 +159,42 @@ def test_the_wall_clock_jumps_back_before_exp(clock, revocations):
     assert revocations.token_revoked(b"k")
     clock.pass_(1)
     assert not revocations.token_revoked(b"k")
+
+
+def test_marks_tell_another_worker_everything(clock, revocations):
+    """T24: what one ledger knows, another learns, and learning it twice changes nothing."""
+    revocations.revoke_token(b"k", NOW + 1000.0)
+    revocations.revoke_claim("sub", "alex")
+    other = Revocations(clock, ttl=5.0, max_entries=4)
+    for mark in revocations.marks() * 2:
+        other.take(mark)
+    assert sorted(other.marks()) == sorted(revocations.marks())
+    clock.pass_(99)
+    assert other.token_revoked(b"k")
+    assert other.covers(b"x", active(sub="alex", iat=NOW))
+    revocations.revoke_all()
+    for mark in revocations.marks():
+        other.take(mark)
+    assert sorted(other.marks()) == sorted(revocations.marks())
+    assert other.covers(b"x", active(sub="somebody", iat=NOW + 99))
+
+
+def test_a_mark_that_comes_late_neither_shortens_nor_replaces_a_newer_one(clock, revocations):
+    """T24: messages may arrive in any order."""
+    clock.pass_(10)
+    revocations.revoke_claim("sub", "alex")
+    revocations.take(Mark("sub", "alex", int(NOW), NOW + 20))
+    revocations.take(Mark("all", "", int(NOW), NOW + 20))
+    assert revocations.covers(b"x", active(sub="alex", iat=NOW + 10))
+    assert not revocations.covers(b"x", active(sub="other", iat=NOW + 10))
+    assert revocations.covers(b"x", active(sub="other", iat=NOW))
+    clock.pass_(95)
+    assert revocations.covers(b"x", active(sub="alex", iat=NOW + 10))
+
+
+@pytest.mark.parametrize("mark", [Mark("jti", "x", 1, 2.0), Mark("token", "no hex", 1, 2.0)])
+def test_what_is_no_mark_is_refused(revocations, mark):
+    """A message that makes no sense revokes nothing."""
+    with pytest.raises(ValueError, match=r"revoked by|hexadecimal"):
+        revocations.take(mark)
+    assert not revocations.marks()
