@@ -101,7 +101,7 @@ class World:
         memory.put(token_key(self.provider, TOKEN), Remembered(state, self.clock.monotonic()))
         revocations = Revocations(self.clock, 3600)
         self.tokens = Tokens(memory, self.snapshot.providers, self.clock, self.stats, revocations)
-        self.gate = Gate(self.snapshot, self.tokens, self.clock.now)
+        self.gate = Gate(self.snapshot, self.tokens, self.clock)
 
     async def slices(self) -> list[float]:
         """Replay, and return the microseconds per request of every slice."""

@@ -68,7 +68,7 @@ class App:
             self.stats,
             Revocations(self._clock, settings.revocation_ttl),
         )
-        self._gate = Gate(self._snapshot, self._tokens, self._clock.now)
+        self._gate = Gate(self._snapshot, self._tokens, self._clock)
         self._upstreams = Upstreams(loop, self.stats)
         await self._upstreams.swap(self._snapshot.services.values())
         self._plane = Dataplane(

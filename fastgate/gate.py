@@ -1,18 +1,21 @@
 """The one decision: what becomes of a request, from its head and what is remembered.
 
 Rule: `admit` is synchronous, total and quick: no await, no log, no try, nothing made that is not the answer.
-The numbers are the steps of a request's way (see ARCHITECTURE.md).
+The numbers are the steps of a request's way (see ARCHITECTURE.md). Steps 2 to 5 depend on the head and the snapshot
+alone: who meets the same head once more keeps the `Admission` and asks for the rest, which is decided every time.
 """
 
-from collections.abc import Callable
+from math import inf
 
+from fastgate.clock import Clock
 from fastgate.errors import IntrospectionError
 from fastgate.model import (
+    INACTIVE,
     Access,
     AccessToken,
     Denial,
     Forward,
-    Forwarding,
+    Remembered,
     Reply,
     RequestHead,
     Route,
@@ -20,31 +23,60 @@ from fastgate.model import (
     TokenState,
 )
 from fastgate.policy import bearer, forwarding, replies, routing, verification
+from fastgate.policy.digest import token_key
+from fastgate.policy.freshness import fresh_until
 from fastgate.tokens.resolver import Tokens
+
+
+class Admission:
+    """A head with an access token, in one snapshot; and the last answer to it, as long as that holds."""
+
+    __slots__ = (
+        *("access", "answer", "begins", "ends", "fresh_until", "head", "hits", "key", "remembered", "route"),
+        *("snapshot", "token"),
+    )
+
+    def __init__(self, snapshot: Snapshot, head: RequestHead, route: Route, access: Access, token: AccessToken) -> None:
+        self.snapshot = snapshot
+        self.head = head
+        self.route = route
+        self.access = access
+        self.token = token
+        self.key = token_key(access.provider, token.value)
+        """Under which the token is remembered."""
+        self.answer: Forward | Reply | None = None
+        """Holds while `remembered` is, before `fresh_until` (monotonic), from `begins` to `ends` (wall seconds)."""
+        self.remembered: Remembered | None = None
+        self.fresh_until = self.begins = self.ends = 0.0
+        self.hits: list[int] = []
+        """The counter of hits of this kind."""
 
 
 class Gate:
     """Holds one snapshot; a request sees the one that was current when it was admitted."""
 
-    __slots__ = ("_now", "_snapshot", "_tokens")
+    __slots__ = ("_clock", "_tokens", "snapshot")
 
-    def __init__(self, snapshot: Snapshot, tokens: Tokens, now: Callable[[], float]) -> None:
-        self._snapshot = snapshot
-        self._tokens = tokens
-        self._now = now
-
-    @property
-    def snapshot(self) -> Snapshot:
+    def __init__(self, snapshot: Snapshot, tokens: Tokens, clock: Clock) -> None:
+        self.snapshot = snapshot
         """What is in force."""
-        return self._snapshot
+        self._tokens = tokens
+        self._clock = clock
 
     def swap(self, snapshot: Snapshot) -> None:
         """Put another configuration in force, for requests admitted from now on."""
-        self._snapshot = snapshot
+        self.snapshot = snapshot
 
     def admit(self, head: RequestHead) -> "Forward | Reply | Pending":
         """Decide now, or return what is to be settled first. Pure but for counters and the recency of entries."""
-        snapshot = self._snapshot  # 2
+        considered = self.consider(head)
+        if not isinstance(considered, Admission):
+            return considered
+        return self.again(considered) or Pending(self, considered)
+
+    def consider(self, head: RequestHead) -> "Admission | Forward | Reply | Pending":
+        """Find route and token of a head: the same for equal heads as long as this snapshot is in force."""
+        snapshot = self.snapshot  # 2
         terms = snapshot.settings.forwarding
         route = routing.match(snapshot.table, head)  # 3
         if isinstance(route, Reply):
@@ -54,77 +86,94 @@ class Gate:
             return forwarding.refuse(head, terms) or Forward(route, None, terms)
         if bearer.wants_form(access.extraction, head):
             # A token in the form is no excuse for a second one elsewhere: all places are looked at together.
-            return Pending(self, head, route, access, terms, None)
+            return PendingForm(self, snapshot, head, route, access)
         token = bearer.extract(access.extraction, head)  # 5
         if isinstance(token, Denial):
             return route.denials[token.reason]
-        state = self._tokens.peek(access, token)  # 6
-        if state is None:
-            return Pending(self, head, route, access, terms, token)  # 7
-        return self.decide(head, route, access, terms, token, state)
+        return Admission(snapshot, head, route, access, token)
 
-    def decide(
-        self,
-        head: RequestHead,
-        route: Route,
-        access: Access,
-        terms: Forwarding,
-        token: AccessToken,
-        state: TokenState,
-    ) -> Forward | Reply:
+    def again(self, admission: Admission) -> Forward | Reply | None:
+        """Decide on what is remembered; None: the token is to be asked about, or the snapshot is no longer in force."""
+        if admission.snapshot is not self.snapshot:
+            return None
+        remembered = self._tokens.recall(admission.key, admission.token)  # 6
+        if remembered is None:
+            return None
+        if (
+            remembered is admission.remembered
+            and self._clock.monotonic() < admission.fresh_until
+            and admission.begins <= self._clock.now() < admission.ends
+        ):
+            # Neither the facts have changed since this answer was given, nor anything that time does to them.
+            admission.hits[0] += 1
+            return admission.answer
+        return self._decide_anew(admission, remembered)
+
+    def _decide_anew(self, admission: Admission, remembered: Remembered) -> Forward | Reply | None:
+        access = admission.access
+        state = self._tokens.fresh(access, remembered)
+        if state is None:
+            return None  # 7
+        begins, ends = (0.0, inf) if state is INACTIVE else verification.window(state, access.policy)
+        admission.answer = answer = self.decide(admission, state)
+        admission.remembered = remembered if begins <= self._clock.now() < ends else None
+        admission.begins, admission.ends = begins, ends
+        admission.fresh_until = fresh_until(remembered, access.freshness)
+        admission.hits = hits = self._tokens.hits_of(remembered)
+        hits[0] += 1
+        return answer
+
+    def decide(self, admission: Admission, state: TokenState) -> Forward | Reply:
         """Hold a token's state against what the route requires, now: on every request, remembered or not."""
-        decision = verification.verify(state, token, access, self._now())  # 10
+        route, terms = admission.route, admission.snapshot.settings.forwarding
+        decision = verification.verify(state, admission.token, admission.access, self._clock.now())  # 10
         if isinstance(decision, Denial):
             return route.denials[decision.reason]  # 11
-        return forwarding.refuse(head, terms) or Forward(route, decision, terms)  # 12
+        return forwarding.refuse(admission.head, terms) or Forward(route, decision, terms)  # 12
 
-    def peek(self, access: Access, token: AccessToken) -> TokenState | None:
-        """What is remembered of a token."""
-        return self._tokens.peek(access, token)
-
-    async def resolve(self, access: Access, token: AccessToken) -> TokenState:
-        """Learn a token's state. Raises IntrospectionError."""
-        return await self._tokens.resolve(access, token)  # 8, 9
+    async def settle(self, admission: Admission) -> Forward | Reply:
+        """Learn the token's state, then decide. Never raises: not knowing is an answer too (503)."""
+        try:
+            state = await self._tokens.resolve(admission.access, admission.token)  # 8, 9
+        except IntrospectionError as error:
+            return replies.introspection_failed(error, admission.route.name)
+        return self.decide(admission, state)
 
 
 class Pending:
-    """A request whose token is not known yet, or stands in a form that was not read yet."""
+    """A request whose token is not known yet."""
 
-    __slots__ = ("_access", "_gate", "_head", "_route", "_terms", "_token")
+    __slots__ = ("_admission", "_gate")
+    wants_form = False
+    """The token may stand in the body: `settle` needs it."""
 
-    def __init__(
-        self,
-        gate: Gate,
-        head: RequestHead,
-        route: Route,
-        access: Access,
-        terms: Forwarding,
-        token: AccessToken | None,
-    ) -> None:
+    def __init__(self, gate: Gate, admission: Admission) -> None:
         self._gate = gate
+        self._admission = admission
+
+    async def settle(self, form: bytes | None = None) -> Forward | Reply:
+        """Decide as soon as the token is known. Never raises."""
+        del form
+        return await self._gate.settle(self._admission)
+
+
+class PendingForm(Pending):
+    """A request whose token may stand in a form that was not read yet."""
+
+    __slots__ = ("_access", "_head", "_route", "_snapshot")
+    wants_form = True
+
+    def __init__(self, gate: Gate, snapshot: Snapshot, head: RequestHead, route: Route, access: Access) -> None:
+        self._gate = gate
+        self._snapshot = snapshot
         self._head = head
         self._route = route
         self._access = access
-        self._terms = terms
-        self._token = token
-
-    @property
-    def wants_form(self) -> bool:
-        """The token may stand in the body: `settle` needs it."""
-        return self._token is None
 
     async def settle(self, form: bytes | None = None) -> Forward | Reply:
-        """Decide as soon as the token is known. Never raises: not knowing is an answer too (503)."""
-        token = self._token
-        if token is None:
-            found = bearer.extract(self._access.extraction, self._head, form)
-            if isinstance(found, Denial):
-                return self._route.denials[found.reason]
-            token = found
-        try:
-            state = self._gate.peek(self._access, token) if form is not None else None
-            if state is None:
-                state = await self._gate.resolve(self._access, token)
-        except IntrospectionError as error:
-            return replies.introspection_failed(error, self._route.name)
-        return self._gate.decide(self._head, self._route, self._access, self._terms, token, state)
+        """Decide as soon as the token is found and known. Never raises."""
+        token = bearer.extract(self._access.extraction, self._head, form)
+        if isinstance(token, Denial):
+            return self._route.denials[token.reason]
+        admission = Admission(self._snapshot, self._head, self._route, self._access, token)
+        return self._gate.again(admission) or await self._gate.settle(admission)

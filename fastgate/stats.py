@@ -13,21 +13,33 @@ SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 class Counter:
     """A family of counters (or gauges) told apart by label values."""
 
-    __slots__ = ("help", "kind", "labels", "name", "values")
+    __slots__ = ("_cells", "help", "kind", "labels", "name")
 
     def __init__(self, name: str, help_: str, *labels: str, kind: str = "counter") -> None:
         self.name = name
         self.help = help_
         self.labels = labels
         self.kind = kind
-        self.values: dict[tuple[str, ...], int] = {}
+        self._cells: dict[tuple[str, ...], list[int]] = {}
         if not labels:
-            self.values[()] = 0
+            self.cell()
+
+    @property
+    def values(self) -> dict[tuple[str, ...], int]:
+        """What was counted, by label values; a counter that nobody has used yet is not there."""
+        every = self.kind == "gauge" or not self.labels
+        return {labels: cell[0] for labels, cell in list(self._cells.items()) if cell[0] or every}
+
+    def cell(self, *labels: str) -> list[int]:
+        """Return the one integer of these label values, for those who count often: `cell[0] += 1`."""
+        return self._cells.setdefault(labels, [0])
 
     def add(self, *labels: str, amount: int = 1) -> None:
         """Add `amount` to the counter of these label values."""
-        values = self.values
-        values[labels] = values.get(labels, 0) + amount
+        cell = self._cells.get(labels)
+        if cell is None:
+            cell = self.cell(*labels)
+        cell[0] += amount
 
     def total(self, *labels: str) -> int:
         """Sum over every counter whose label values begin with `labels`."""
@@ -52,8 +64,13 @@ class Histogram:
         row = self.series.get(labels)
         if row is None:
             row = self.series[labels] = [0] * (len(SECONDS) + 2)
-        row[bisect_left(SECONDS, seconds)] += 1
-        row[-1] += seconds
+        count(row, seconds)
+
+
+def count(row: list[float], seconds: float) -> None:
+    """Count one latency in a row of `Histogram.series`."""
+    row[bisect_left(SECONDS, seconds)] += 1
+    row[-1] += seconds
 
 
 class Stats:

@@ -62,7 +62,7 @@ class Door:
         self.tokens = Tokens(
             MemoryTier(100, 100), self.snapshot.providers, self.clock, self.stats, Revocations(self.clock)
         )
-        self.gate = Gate(self.snapshot, self.tokens, self.clock.now)
+        self.gate = Gate(self.snapshot, self.tokens, self.clock)
 
     def admit(self, target, *lines, token=None, method="GET"):
         return self.gate.admit(request(target, *lines, token=token, method=method))

@@ -1,6 +1,14 @@
 """How long what the authorization server said may be remembered (RFC 7662 section 4)."""
 
-from fastgate.model import INACTIVE, Freshness, TokenState
+from fastgate.model import INACTIVE, Freshness, Remembered, TokenState
+
+
+def fresh_until(remembered: Remembered, freshness: Freshness) -> float:
+    """Tell until when an answer may be used without asking again, in monotonic seconds (RFC 7662 section 4).
+
+    `exp` is not looked at: it is a matter of the wall clock.
+    """
+    return remembered.fetched_at + _bound(remembered.state, freshness)
 
 
 def is_fresh(state: TokenState, age: float, freshness: Freshness) -> bool:

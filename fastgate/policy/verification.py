@@ -113,6 +113,19 @@ def verify(state: TokenState, token: AccessToken, access: Access, now: float) ->
     return Permit(token, state, identity(access.headers, claims) if access.headers else ())
 
 
+def window(state: ActiveToken, policy: AccessPolicy) -> tuple[float, float]:
+    """Return [begin, end) in wall seconds: within it the passing of time changes nothing about `verify`.
+
+    Not as wide as it could be: the leeway after `exp` is left out, because a token past it is asked about again.
+    """
+    begins = [min(at, _FAR) - policy.leeway for at in (state.nbf, state.iat) if at is not None]
+    return max(begins, default=0.0), _FAR if state.exp is None else min(state.exp, _FAR)
+
+
+_FAR: Final = 2**53
+"""Seconds: no clock comes there, and a float still tells one from the next."""
+
+
 def checks(state: TokenState, access: Access, now: float) -> tuple[Check, ...]:
     """List everything `verify` looks at, in its order; of an inactive token there is nothing more to look at."""
     if state is INACTIVE:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from functools import partial
+from math import inf
 from typing import Any, Final
 
 from fastgate.clock import Clock
@@ -18,7 +19,7 @@ from fastgate.model import (
     TokenState,
 )
 from fastgate.policy.digest import fingerprint, token_key
-from fastgate.policy.freshness import is_fresh, lifetime
+from fastgate.policy.freshness import fresh_until, is_fresh, lifetime
 from fastgate.stats import Stats
 from fastgate.tokens.flight import Flights
 from fastgate.tokens.health import OUT_OF_REACH
@@ -27,6 +28,8 @@ from fastgate.tokens.memory import MemoryTier
 from fastgate.tokens.revocation import Revocations
 
 MAX_DIGEST_KEYS: Final = 64
+REVOKED: Final = Remembered(INACTIVE, inf)
+"""What is known of a revoked token: no answer is fresher."""
 
 
 class Tokens:
@@ -51,6 +54,9 @@ class Tokens:
         self._revocations = revocations
         self._flights: Flights[bytes, TokenState] = Flights(stats.flights)
         self._introspectors = Introspectors(clock, stats)
+        self._active_hits = stats.cache_hits.cell("memory", "active")
+        self._inactive_hits = stats.cache_hits.cell("memory", "inactive")
+        self._revoked_hits = stats.cache_hits.cell("memory", "revoked")
         self._known: dict[bytes, IdentityProvider] = {}
         """By digest key, every provider under whose keys something may be remembered."""
         self._fingerprint_key = os.urandom(32) if fingerprint_key is None else fingerprint_key
@@ -58,30 +64,34 @@ class Tokens:
 
     # --- on every request ---------------------------------------------------------------------------------
 
-    def peek(self, access: Access, token: AccessToken) -> TokenState | None:
-        """Return what is remembered and fresh enough for this route; None: ask with `resolve`."""
+    def recall(self, key: bytes, token: AccessToken) -> Remembered | None:
+        """Return what is remembered of a token, fresh or not; a revoked one is inactive, whatever is remembered."""
         if self._revocations.any_token and self._revocations.token_revoked(self._fingerprint(token.value)):
-            self._stats.cache_hits.add("memory", "revoked")
-            return INACTIVE
-        remembered = self._memory.get(token_key(access.provider, token.value))
+            return REVOKED
+        remembered = self._memory.get(key)
         if remembered is None:
             self._stats.cache_misses.add("memory", "absent")
-            return None
+        return remembered
+
+    def fresh(self, access: Access, remembered: Remembered) -> TokenState | None:
+        """Return the state of a remembered token, if this route may still use it; None: ask with `resolve`."""
         state = remembered.state
-        if not is_fresh(state, self._clock.monotonic() - remembered.fetched_at, access.freshness):
+        if self._clock.monotonic() >= fresh_until(remembered, access.freshness):
             self._stats.cache_misses.add("memory", "stale")
             return None
-        if state is INACTIVE:
-            self._stats.cache_hits.add("memory", "inactive")
-        elif state.exp is not None and state.exp <= self._clock.now():
+        if isinstance(state, ActiveToken) and state.exp is not None and state.exp <= self._clock.now():
             self._stats.cache_misses.add("memory", "expired")
             return None
-        else:
-            self._stats.cache_hits.add("memory", "active")
         return state
 
+    def hits_of(self, remembered: Remembered) -> list[int]:
+        """Return the counter of hits of this kind."""
+        if remembered is REVOKED:
+            return self._revoked_hits
+        return self._inactive_hits if remembered.state is INACTIVE else self._active_hits
+
     async def resolve(self, access: Access, token: AccessToken) -> TokenState:
-        """Return the state of a token that `peek` does not know. Raises IntrospectionError: we cannot know.
+        """Return the state of a token of which nothing fresh is remembered. Raises IntrospectionError: we cannot know.
 
         May be cancelled at any time: the question goes on for whoever else waits, and is remembered.
         """
@@ -89,7 +99,7 @@ class Tokens:
         key = token_key(provider, token.value)
         if self._revocations.token_revoked(self._fingerprint(token.value)):
             return INACTIVE
-        state = self._remembered(key, access)  # another request may have learned it since the peek
+        state = self._remembered(key, access)  # another request may have learned it meanwhile
         if state is not None:
             return state
         load = partial(self._load, provider, key, token)

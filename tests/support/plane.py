@@ -144,7 +144,7 @@ class Plane:
 
     async def start(self) -> Self:
         self.tokens = Tokens(self.memory, self.snapshot.providers, self.clock, self.stats, Revocations(self.clock))
-        self.gate = Gate(self.snapshot, self.tokens, self.clock.now)
+        self.gate = Gate(self.snapshot, self.tokens, self.clock)
         self.upstreams = Upstreams(asyncio.get_running_loop(), self.stats)
         await self.upstreams.swap(self.snapshot.services.values())
         self.plane = Dataplane(

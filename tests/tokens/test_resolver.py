@@ -11,7 +11,7 @@ from fastgate.tokens.memory import MemoryTier
 from fastgate.tokens.revocation import Revocations, RevocationsFullError
 from tests.support.idp import Idp, says
 from tests.support.upstream import RESET
-from tests.tokens.parts import NOW, World, access_to, bearer, provider_at, turns
+from tests.tokens.parts import NOW, World, access_to, bearer, peek, provider_at, turns
 
 
 async def failure(awaitable):
@@ -28,10 +28,10 @@ async def test_a_token_is_asked_about_once(idp, world, stats):
     idp.tokens["good"] = {"sub": "alex", "exp": NOW + 600}
     access = access_to(provider_at(idp))
     tokens = world.of(access.provider)
-    assert tokens.peek(access, bearer("good")) is None
+    assert peek(tokens, access, bearer("good")) is None
     state = await tokens.resolve(access, bearer("good"))
     assert state.claims["sub"] == "alex"
-    assert tokens.peek(access, bearer("good")) is state
+    assert peek(tokens, access, bearer("good")) is state
     assert len(idp.questions) == 1
     assert stats.cache_misses.values == {("memory", "absent"): 1}
     assert stats.cache_hits.values == {("memory", "active"): 1}
@@ -43,9 +43,9 @@ async def test_an_inactive_token_is_remembered_for_a_moment(idp, world, clock, s
     tokens = world.of(access.provider)
     assert await world.get(access, "bad") is INACTIVE
     clock.pass_(4.9)
-    assert tokens.peek(access, bearer("bad")) is INACTIVE
+    assert peek(tokens, access, bearer("bad")) is INACTIVE
     clock.pass_(0.1)
-    assert tokens.peek(access, bearer("bad")) is None
+    assert peek(tokens, access, bearer("bad")) is None
     idp.tokens["bad"] = {}
     assert isinstance(await world.get(access, "bad"), ActiveToken)
     assert stats.cache_hits.values == {("memory", "inactive"): 1}
@@ -64,9 +64,9 @@ async def test_how_long_a_token_is_remembered(idp, world, clock, claims, seconds
     tokens = world.of(access.provider)
     await world.get(access, "good")
     clock.pass_(seconds - 0.01)
-    assert tokens.peek(access, bearer("good")) is not None
+    assert peek(tokens, access, bearer("good")) is not None
     clock.pass_(0.01)
-    assert tokens.peek(access, bearer("good")) is None
+    assert peek(tokens, access, bearer("good")) is None
 
 
 async def test_the_wall_clock_jumps_past_exp(idp, world, clock, stats):
@@ -76,7 +76,7 @@ async def test_the_wall_clock_jumps_past_exp(idp, world, clock, stats):
     tokens = world.of(access.provider)
     await world.get(access, "good")
     clock.jump(100)
-    assert tokens.peek(access, bearer("good")) is None
+    assert peek(tokens, access, bearer("good")) is None
     assert stats.cache_misses.values["memory", "expired"] == 1
 
 
@@ -88,7 +88,7 @@ async def test_the_wall_clock_jumps_back(idp, world, clock):
     await world.get(access, "good")
     clock.jump(-3600)
     clock.pass_(300)
-    assert tokens.peek(access, bearer("good")) is None
+    assert peek(tokens, access, bearer("good")) is None
 
 
 @pytest.mark.parametrize("exp", [NOW, NOW - 100])
@@ -115,7 +115,7 @@ async def test_an_exp_of_any_kind(idp, world, clock, exp):
         assert error.kind is Cannot.MALFORMED  # noqa: PT017 - either outcome is right, a crash is not
         assert len(world.memory) == 0
     clock.pass_(300)
-    assert tokens.peek(access, bearer("t")) is None
+    assert peek(tokens, access, bearer("t")) is None
 
 
 async def test_nothing_is_remembered_with_ttl_zero(idp, world):
@@ -127,7 +127,7 @@ async def test_nothing_is_remembered_with_ttl_zero(idp, world):
     for _ in range(3):
         assert isinstance(await world.get(access, "good"), ActiveToken)
         assert await world.get(access, "bad") is INACTIVE
-        assert tokens.peek(access, bearer("good")) is None
+        assert peek(tokens, access, bearer("good")) is None
     assert len(idp.questions) == 6
     assert len(world.memory) == 0
 
@@ -156,7 +156,7 @@ async def test_an_inactive_answer_that_is_not_remembered_still_replaces(idp, wor
     await world.get(lax, "good")
     del idp.tokens["good"]
     assert await world.get(fresh, "good") is INACTIVE
-    assert tokens.peek(lax, bearer("good")) is None
+    assert peek(tokens, lax, bearer("good")) is None
     idp.drop()
     assert (await failure(tokens.resolve(lax, bearer("good")))).kind is Cannot.UNAVAILABLE
 
@@ -174,8 +174,8 @@ async def test_two_routes_with_two_freshnesses_in_turn(idp, world, clock):
     # 300 s: the strict route asks whenever its answer is 12 s old, the lax one not once more.
     assert len(idp.questions) == 25
     clock.pass_(280)
-    assert tokens.peek(lax, bearer("good")) is not None
-    assert tokens.peek(strict, bearer("good")) is None
+    assert peek(tokens, lax, bearer("good")) is not None
+    assert peek(tokens, strict, bearer("good")) is None
 
 
 async def test_a_route_that_remembers_nothing_still_refreshes_the_others(idp, world, clock):
@@ -188,7 +188,7 @@ async def test_a_route_that_remembers_nothing_still_refreshes_the_others(idp, wo
     clock.pass_(299)
     await world.get(never, "good")
     clock.pass_(299)
-    assert tokens.peek(lax, bearer("good")) is not None
+    assert peek(tokens, lax, bearer("good")) is not None
     assert len(idp.questions) == 2
 
 
@@ -204,9 +204,9 @@ async def test_the_age_counts_from_when_the_question_was_asked(idp, world, clock
     clock.pass_(299)
     hold.set()
     await asking
-    assert tokens.peek(access, bearer("good")) is not None
+    assert peek(tokens, access, bearer("good")) is not None
     clock.pass_(1)
-    assert tokens.peek(access, bearer("good")) is None
+    assert peek(tokens, access, bearer("good")) is None
 
 
 async def test_two_identity_providers_and_one_token(world, stats):
@@ -279,7 +279,7 @@ async def test_fifty_requests_with_one_cold_token(idp, world, stats):
     idp.will(hold, idp.truth)
     access = access_to(provider_at(idp))
     tokens = world.of(access.provider)
-    assert tokens.peek(access, bearer("good")) is None
+    assert peek(tokens, access, bearer("good")) is None
     tasks = [asyncio.ensure_future(world.get(access, "good")) for _ in range(50)]
     await idp.asked(1)
     hold.set()
@@ -305,7 +305,7 @@ async def test_the_client_that_came_first_disconnects(idp, world):
     assert first.cancelled()
     hold.set()
     assert all(isinstance(state, ActiveToken) for state in await asyncio.gather(*others))
-    assert tokens.peek(access, bearer("good")) is not None
+    assert peek(tokens, access, bearer("good")) is not None
     assert len(idp.questions) == 1
 
 
@@ -368,7 +368,7 @@ async def test_remembered_tokens_while_the_server_hangs(idp, world):
         idp.will(asyncio.Event())
     cold = [asyncio.ensure_future(world.get(access, f"cold {n}")) for n in range(20)]
     await idp.asked(3)
-    assert tokens.peek(access, bearer("good")) is not None
+    assert peek(tokens, access, bearer("good")) is not None
     errors = await asyncio.gather(*cold, return_exceptions=True)
     assert {error.kind for error in errors} == {Cannot.TIMEOUT}
 
@@ -423,7 +423,7 @@ async def test_during_an_outage_nobody_waits_for_the_deadline(idp, world, clock)
     await idp.asked(5)
     hold.set()
     await asyncio.gather(*tokens._flights._tasks)
-    assert tokens.peek(access, bearer("two")) is INACTIVE
+    assert peek(tokens, access, bearer("two")) is INACTIVE
 
 
 async def test_not_past_exp(idp, world, clock):
@@ -493,7 +493,7 @@ async def test_a_revoked_token_stays_refused_without_a_question(idp, world, cloc
     await world.get(access, "good")
     assert tokens.revoke(token="good") == 1
     for _ in range(20):
-        assert tokens.peek(access, bearer("good")) is INACTIVE
+        assert peek(tokens, access, bearer("good")) is INACTIVE
         assert await tokens.resolve(access, bearer("good")) is INACTIVE
         clock.pass_(249)
     assert len(idp.questions) == 1
@@ -539,7 +539,7 @@ async def test_revoking_by_claim(idp, world, clock, stats):
         idp.tokens[name] = {"sub": sub, "iat": NOW - 5}
         await world.get(access, name)
     assert tokens.revoke(sub="alex") == 2
-    assert isinstance(tokens.peek(access, bearer("s1")), ActiveToken)
+    assert isinstance(peek(tokens, access, bearer("s1")), ActiveToken)
     for _ in range(2):
         assert await world.get(access, "a1") is INACTIVE
         clock.pass_(600)
@@ -591,7 +591,7 @@ async def test_no_room_for_another_revocation(idp, world, clock):
     for what in ({"token": "good"}, {"sub": "alex"}):
         with pytest.raises(RevocationsFullError):
             tokens.revoke(**what)
-    assert isinstance(tokens.peek(access, bearer("good")), ActiveToken)
+    assert isinstance(peek(tokens, access, bearer("good")), ActiveToken)
 
 
 # --- floods -----------------------------------------------------------------------------------------------------
@@ -609,7 +609,7 @@ async def test_random_tokens_by_the_thousand(idp, world, clock):
     assert {error.kind for error in refused} == {Cannot.OVERLOADED}
     assert len(idp.questions) <= 1 + 20 + access.provider.concurrency
     assert (world.memory.active, world.memory.inactive) == (1, 10)
-    assert isinstance(tokens.peek(access, bearer("good")), ActiveToken)
+    assert isinstance(peek(tokens, access, bearer("good")), ActiveToken)
     world.memory._active[next(iter(world.memory._active))] = world.memory._active[
         next(iter(world.memory._active))
     ]._replace(fetched_at=clock.monotonic() - 1000)
@@ -757,7 +757,7 @@ async def test_marks_reach_another_worker(idp, clock, stats):
     one.revoke(token="good")
     one.revoke(sub="bob")
     two.take(one.marks())
-    assert two.peek(access, bearer("good")) is INACTIVE
+    assert peek(two, access, bearer("good")) is INACTIVE
     assert await two.resolve(access, bearer("good")) is INACTIVE
     assert await worlds[1].get(access, "more") is INACTIVE
     for each in (one, two):
