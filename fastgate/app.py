@@ -78,6 +78,7 @@ class App:
             clock=self._clock,
             limits=settings.limits,
             record=self._access_log.record if settings.access_log else None,
+            express_lane=settings.express_lane,
         )
         self._server = GatewayServer(self._plane)
         try:
@@ -188,6 +189,7 @@ class App:
         self._unseen &= set(snapshot.providers)
         self._snapshot = snapshot
         self._gate.swap(snapshot)
+        self._plane.use_express_lane(wanted=snapshot.settings.express_lane)
         self.stats.config_reloads.add("taken")
         log.info("configuration reloaded", config_version=snapshot.version, needs_restart=fixed)
         return {"config_version": snapshot.version, "needs_restart": fixed}

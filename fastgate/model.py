@@ -500,4 +500,6 @@ class Settings:
     """Seconds a revocation is remembered when the tokens it covers state no `exp`."""
     log_format: str = "json"
     access_log: bool = True
+    express_lane: bool = True
+    """Whether usual requests may take the express lane."""
     workers: int = 1

@@ -202,6 +202,7 @@ def _settings(compiler: _Compiler, routes: list[Route]) -> Settings:
         revocation_ttl=root.cache.revocation_ttl,
         log_format=root.log.format,
         access_log=root.log.access,
+        express_lane=root.express_lane,
         workers=root.workers,
     )
 

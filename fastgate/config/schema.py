@@ -166,6 +166,13 @@ class Root(Section):
     cache: Annotated[Cache, Field(description="What is remembered.")] = Cache()
     services: Annotated[tuple[ConfiguredService, ...], Field(min_length=1, description="Where requests lead.")]
     limits: Annotated[Limits, Field(description="Bounds towards clients.")] = Limits()
+    express_lane: Annotated[
+        bool,
+        Field(
+            description="Pass usual requests on without detours. Off, all take the general lane: same behaviour, three "
+            "times the cost; for comparing and for finding faults."
+        ),
+    ] = True
     trusted_addresses: Annotated[
         tuple[Annotated[str, AfterValidator(_network)], ...],
         Field(description="Addresses and networks whose X-Forwarded-* headers are kept."),

@@ -22,7 +22,6 @@ from fastgate.model import (
     NO_BODY,
     AnswerHead,
     BodyKind,
-    Completion,
     Field,
     Forward,
     Framing,
@@ -132,15 +131,42 @@ class Exchange:
 
     # --- the way of the request ------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Decide, and answer or forward at once; only what has to be waited for becomes a task."""
+    def begin(self, decision: Forward | Reply | Pending | None = None) -> None:
+        """Decide, unless that was done; answer or forward at once. Only what has to be waited for becomes a task."""
         self._plane.stats.requests_active.add()
         self._active = True
-        decision = self._plane.gate.admit(self._head)
+        if decision is None:
+            decision = self._plane.gate.admit(self._head)
         if isinstance(decision, Pending):
             self._task = self._go_on_in_task(self._settle, decision)
         else:
             self._decided(decision)
+
+    def go_on(
+        self,
+        forward: Forward,
+        connection: UpstreamConnection,
+        request: bytes,
+        *,
+        began: float,
+        received: int,
+        answer: AnswerHead | None,
+        sent: int,
+    ) -> None:
+        """Go on from where the express lane came to: the request is sent, and of its answer `sent` octets are."""
+        self._active = True
+        self._began = self._forwarded_at = began
+        self._forward = forward
+        self._framing = self._head.framing
+        self._request = request
+        self._received = received
+        self._answer = answer
+        self._sent = sent
+        self._keep_alive = answer is not None
+        self._connection = connection
+        self._target = connection.target
+        self._reused = connection.reused
+        connection.hand_over(self)
 
     def refuse(self, error: HeadError) -> None:
         """Answer a head that cannot be served, or a fault of our own; no other request may follow."""
@@ -198,9 +224,7 @@ class Exchange:
         if isinstance(decision, Reply):
             self._ended = True
             self._release(whole=True)
-            # 5xx: not the request's fault, we could not know.
-            outcome = "failed" if decision.status >= 500 else "refused"  # noqa: PLR2004
-            self._finish(keep_alive=self._reply(decision, outcome))
+            self._finish(keep_alive=self._reply(decision, replies.outcome(decision)))
             return
         self._forward = decision
         self._framing = framing = self._body_framing(decision, self._head)
@@ -579,27 +603,19 @@ class Exchange:
         if forward is not None:
             route = forward.route.name
         plane.stats.requests.add(route, str(status))
-        if plane.record is None:
-            return
-        elapsed = plane.clock.monotonic() - self._began
-        plane.record(
-            Completion(
-                at=plane.clock.now() - elapsed,
-                seconds=elapsed,
-                peer=self._protocol.peer,
-                method=head.method,
-                host=head.host,
-                path=head.path,
-                status=status,
-                outcome=outcome,
-                reason=reason,
-                route=route,
-                service=forward.route.service.name if forward else "",
-                target=self._target,
-                upstream_seconds=self._upstream_seconds,
-                received=self._received,
-                sent=self._sent,
-            )
+        plane.complete(
+            head,
+            peer=self._protocol.peer,
+            began=self._began,
+            status=status,
+            outcome=outcome,
+            reason=reason,
+            route=route,
+            service=forward.route.service.name if forward else "",
+            target=self._target,
+            upstream_seconds=self._upstream_seconds,
+            received=self._received,
+            sent=self._sent,
         )
 
 

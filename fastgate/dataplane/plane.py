@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from fastgate.clock import Clock
 from fastgate.dataplane.date import HttpDate
+from fastgate.dataplane.express import ExpressLane
 from fastgate.dataplane.outbox import Outbox
 from fastgate.dataplane.pool import Upstream
 from fastgate.gate import Gate
-from fastgate.model import Completion, Limits, Service
+from fastgate.model import Completion, Limits, RequestHead, Service
 from fastgate.stats import Stats
 
 
@@ -67,7 +69,9 @@ def _identity(service: Service) -> tuple[object, ...]:
 class Dataplane:
     """The shared side of all exchanges."""
 
-    __slots__ = ("clock", "date", "draining", "gate", "limits", "loop", "outbox", "record", "stats", "upstreams")
+    __slots__ = (
+        *("clock", "date", "draining", "express", "gate", "limits", "loop", "outbox", "record", "stats", "upstreams"),
+    )
 
     def __init__(
         self,
@@ -78,6 +82,7 @@ class Dataplane:
         clock: Clock,
         limits: Limits,
         record: Callable[[Completion], None] | None,
+        express_lane: bool = True,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.gate = gate
@@ -90,3 +95,31 @@ class Dataplane:
         self.date = HttpDate(clock.now)
         self.outbox = Outbox(self.loop)
         self.draining = False
+        self.express: ExpressLane | None = None
+        self.use_express_lane(wanted=express_lane)
+
+    def use_express_lane(self, *, wanted: bool) -> None:
+        """Let usual requests take the express lane from now on, or none."""
+        if wanted is not (self.express is not None):
+            self.express = ExpressLane(self) if wanted else None
+
+    def complete(
+        self, head: RequestHead, *, peer: str, began: float, reason: str, outcome: str, **counted: Any
+    ) -> None:
+        """Hand the line of a finished request to the access log. `began` is monotonic."""
+        if self.record is None:
+            return
+        elapsed = self.clock.monotonic() - began
+        self.record(
+            Completion(
+                at=self.clock.now() - elapsed,
+                seconds=elapsed,
+                peer=peer,
+                method=head.method,
+                host=head.host,
+                path=head.path,
+                outcome=outcome,
+                reason=reason,
+                **counted,
+            )
+        )

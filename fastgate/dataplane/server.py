@@ -17,11 +17,15 @@ from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from fastgate.dataplane import aiohttp_seam as seam
 from fastgate.dataplane.deadline import Deadline
 from fastgate.dataplane.exchange import UNREAD, BodyStalledError, Exchange
+from fastgate.dataplane.express import ExpressLane
+from fastgate.dataplane.express_exchange import ExpressExchange
 from fastgate.dataplane.framing import ChunkedDecoder, FramingError, chunk, last_chunk
 from fastgate.dataplane.head import HeadParser, find_head_end
+from fastgate.dataplane.layout import Layout
 from fastgate.dataplane.plane import Dataplane
 from fastgate.errors import HeadError
-from fastgate.model import BodyKind, Field
+from fastgate.gate import Pending
+from fastgate.model import BodyKind, Field, Forward, Reply
 from fastgate.policy import replies
 
 log = structlog.get_logger("fastgate.dataplane")
@@ -62,8 +66,8 @@ class DownstreamProtocol(RequestHandler):
         "_chunks",
         "_deadline",
         "_discarding",
+        "_express",
         "_fresh",
-        "_heads",
         "_held_up",
         "_inbox",
         "_inbox_paused",
@@ -77,13 +81,17 @@ class DownstreamProtocol(RequestHandler):
         "_write_deadline",
         "client_eof",
         "exchange",
+        "heads",
+        "layout",
+        "origin",
         "plane",
     )
 
     def __init__(self, server: "GatewayServer", plane: Dataplane, **kwargs: Any) -> None:
         super().__init__(server, loop=plane.loop, **kwargs)
         self.plane = plane
-        self.exchange: Exchange | None = None
+        self.exchange: Exchange | ExpressExchange | None = None
+        self._express: ExpressExchange | None = None
         self.client_eof = False
         self._wire: asyncio.Transport | None = None
         """The transport while it is open and counted; aiohttp forgets its own as soon as it closes."""
@@ -104,6 +112,10 @@ class DownstreamProtocol(RequestHandler):
         self._write_deadline = Deadline(plane.loop, self._write_expired)
         self._scheme = "http"
         self._peer = ""
+        self.origin = ""
+        """How requests on this connection come: what `RequestHead` holds beside a head."""
+        self.layout: Layout | None = None
+        """Of the head that came last, where it has one."""
 
     # --- connection ------------------------------------------------------------------------------------------
 
@@ -124,7 +136,9 @@ class DownstreamProtocol(RequestHandler):
             self._scheme = "https"
         peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         self._peer = peer[0] if peer else ""
-        self._heads = HeadParser(self.plane.limits, scheme=self._scheme, peer=self._peer, port=local[1] if local else 0)
+        port = local[1] if local else 0
+        self.origin = f"{self._scheme} {self._peer} {port}"
+        self.heads = HeadParser(self.plane.limits, scheme=self._scheme, peer=self._peer, port=port)
         self._deadline.set(self.plane.limits.keepalive_timeout)
         super().connection_made(transport)
 
@@ -195,15 +209,54 @@ class DownstreamProtocol(RequestHandler):
                 self.exchange.client_data(data)
         elif not data:
             super().data_received(data)  # aiohttp goes on with octets it had set aside
+        elif self._inbox or self._stage is not _HEAD:
+            if not self._discarding:
+                self._inbox += data
+                self._take_in()
         elif not self._discarding:
-            self._inbox = self._inbox + data if self._inbox else data
-            self._take_in()
+            express = self.plane.express
+            decision = self._take_express(express, data) if express is not None else False
+            if decision is not True:
+                self._inbox = data
+                self._take_in(decision or None)
 
-    def _take_in(self) -> None:
+    def _take_express(self, express: ExpressLane, data: bytes) -> Forward | Reply | Pending | bool:
+        """Offer a request to the express lane, which needs the client to read and to send on, and us to stay."""
+        if self.writing_paused or self.client_eof or self.plane.draining:
+            return False
+        try:
+            return express.take(self, data)
+        except Exception as error:  # noqa: BLE001 - told and answered
+            if self.exchange is None:
+                self.exchange = Exchange(self, self.plane, UNREAD, EMPTY_PAYLOAD)
+            self.failed(self.exchange, error)
+            return True
+
+    def express_exchange(self) -> ExpressExchange:
+        """What carries requests of this connection on the express lane."""
+        self._fresh = False
+        self._stage = _BUSY
+        express, plane = self._express, self.plane
+        if express is None:
+            express = self._express = ExpressExchange(plane, self)
+        return express
+
+    def rest(self) -> None:
+        """Wait for the next request: one that the express lane took was answered."""
+        self.exchange = None
+        if self._inbox or self.client_eof or self.plane.draining or self.writing_paused:
+            self.finished(keep_alive=True)
+        else:
+            self._stage = _HEAD
+            self._deadline.set(self.plane.limits.keepalive_timeout)
+
+    def _take_in(self, decision: Forward | Reply | Pending | None = None) -> None:
+        """Cut what waits into messages; `decision` was made about the first one."""
         while self._inbox:
             if self._stage is _HEAD:
-                if not self._take_head():
+                if not self._take_head(decision):
                     return
+                decision = None
             elif self._stage is _BODY:
                 self._take_body()
             else:
@@ -212,7 +265,7 @@ class DownstreamProtocol(RequestHandler):
                     self.transport.pause_reading()
                 return
 
-    def _take_head(self) -> bool:
+    def _take_head(self, decision: Forward | Reply | Pending | None) -> bool:
         """Take one head; False while it is incomplete or when it was refused."""
         inbox = self._inbox
         if inbox.startswith(b"\r\n"):
@@ -228,7 +281,7 @@ class DownstreamProtocol(RequestHandler):
                 self._left = -len(inbox)
                 return False
             raw = inbox[:end]
-            head = self._heads.parse(raw)
+            head = self.heads.parse(raw)
         except HeadError as error:
             self._refuse(error)
             return False
@@ -253,7 +306,7 @@ class DownstreamProtocol(RequestHandler):
             # aiohttp's parser makes the stream of a body; where there is none it has nothing to add.
             payload = EMPTY_PAYLOAD
             self._stage = _BUSY
-        self._begin(Exchange(self, self.plane, head, payload))
+        self._begin(Exchange(self, self.plane, head, payload), decision)
         return True
 
     def _take_body(self) -> None:
@@ -321,14 +374,14 @@ class DownstreamProtocol(RequestHandler):
     async def start(self) -> None:
         """Nothing: aiohttp would answer its messages in this task of the connection; ours are answered at once."""
 
-    def _begin(self, exchange: Exchange) -> None:
+    def _begin(self, exchange: Exchange, decision: Forward | Reply | Pending | None) -> None:
         self.exchange = exchange
         try:
-            exchange.begin()
+            exchange.begin(decision)
         except Exception as error:  # noqa: BLE001 - told and answered
             self.failed(exchange, error)
 
-    def failed(self, exchange: Exchange, error: Exception) -> None:
+    def failed(self, exchange: Exchange | ExpressExchange, error: Exception) -> None:
         """A fault of ours costs this request, never the next one on the connection."""
         log.error("a request failed inside fastgate: please report this", exc_info=error)
         if exchange is self.exchange:

@@ -53,6 +53,13 @@ class Receiver(Protocol):
         """It does again."""
 
 
+class ExpressReceiver(Receiver, Protocol):
+    """A receiver that takes usual answers as they come."""
+
+    def take_answer(self, data: bytes) -> bool:
+        """The first octets of the answer. True: they were taken, and `go_on` or `complete` was called."""
+
+
 class _Phase(Enum):
     IDLE = "idle"
     HEAD = "head"
@@ -79,6 +86,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_buffer",
         "_chunks",
         "_deadline",
+        "_express",
         "_interim_count",
         "_left",
         "_lost",
@@ -117,6 +125,8 @@ class UpstreamConnection(asyncio.Protocol):
         """What is paused: the transport, or with TLS the one below it."""
         self._phase = _IDLE
         self._receiver: Receiver | None = None
+        self._express: ExpressReceiver | None = None
+        """The receiver, as long as it has to be offered the beginning of the answer as it came."""
         self._buffer = b""
         self._method = ""
         self._chunks: ChunkedDecoder | None = None
@@ -149,6 +159,41 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             outbox.send(self._transport, head)
         self._watch()
+
+    def begin_whole(self, receiver: "ExpressReceiver", request: bytes, method: str, outbox: Outbox) -> None:
+        """Send a whole request, with others of this turn; `receiver` is offered the answer as it comes."""
+        self._receiver = self._express = receiver
+        self._method = method
+        self._phase = _HEAD
+        self._interim_count = 0
+        self.answer = None
+        self.sent_all = True
+        if self._transport is not None:
+            outbox.send(self._transport, request)
+        self._deadline.set(self._service.read_timeout)
+
+    def go_on(self, answer: AnswerHead, left: int) -> None:
+        """Expect the rest of a body whose beginning the receiver took as it came."""
+        self.answer = answer
+        self._phase = _BODY
+        self._chunks = None
+        self._until_close = False
+        self._left = left
+        self._watch()
+
+    def complete(self) -> None:
+        """Rest: the receiver took a whole answer as it came, and nothing about the connection is in doubt."""
+        self._receiver = None
+        self._phase = _IDLE
+        if self._read_paused:
+            self.resume_reading()
+        self._resting(self)
+
+    def hand_over(self, receiver: Receiver) -> None:
+        """Let somebody else receive the answer, unless there is none to come."""
+        self._express = None
+        if self._phase is not _CLOSED:
+            self._receiver = receiver
 
     def write(self, data: bytes) -> None:
         """Send octets of the request's body (or of a tunnel)."""
@@ -245,7 +290,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._watch()
             self._body(data)
         elif phase is _HEAD:
-            self._head(self._buffer + data if self._buffer else data)
+            express, self._express = self._express, None
+            if express is None or not express.take_answer(data):
+                self._head(self._buffer + data if self._buffer else data)
         elif phase is _IDLE:
             # Octets nobody asked for: whatever they are, they are no answer to the next request.
             self.close()

@@ -4,6 +4,7 @@ The other direction is in `answering`, what is not forwarded at all in `refusing
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
@@ -18,8 +19,11 @@ from fastgate.policy.routing import matched_length
 
 __all__ = [
     "answer_head",
+    "closing",
     "hide_form_token",
     "informational",
+    "is_trusted",
+    "opening",
     "refuse",
     "trailers",
     "upstream_request",
@@ -32,7 +36,7 @@ _IN_QUERY: Final = TokenSource.QUERY
 _IN_HEADER: Final = TokenSource.HEADER
 _TOKEN_SCHEME: Final = re.compile(rb"(?:bearer|dpop)(?![!#$%&'*+.^_`|~0-9a-z-])", re.IGNORECASE)
 _FRAMED_METHODS: Final = frozenset(("POST", "PUT", "PATCH"))
-_Said = list[tuple[bytes, bytes]]
+_Said = Sequence[tuple[bytes, bytes]]
 """Names and values of KEPT_FROM_TRUSTED, in order."""
 _COUNT: Final = re.compile(rb"[0-9]{1,9}")
 
@@ -44,13 +48,24 @@ def upstream_request(head: RequestHead, forward: Forward, forwarding: Forwarding
     client nominates in Connection can take them away. `framing` is what the body will have upstream. The order
     of the client's fields is kept.
     """
-    route, permit = forward.route, forward.permit
-    host = head.host if route.preserve_host and head.host else route.service.authority
-    out = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (head.method.encode(), _target(head, forward), host.encode())]
     lines, said = _client_fields(head, forward, forwarding)
-    out += lines
-    out.append(_provenance(head, forwarding, said))
-    out.append(_framing(head, framing))
+    return b"".join((opening(head, forward), *lines, closing(head, forward, forwarding, framing, said)))
+
+
+def opening(head: RequestHead, forward: Forward) -> bytes:
+    """Write the request line and Host of the forwarded request."""
+    route = forward.route
+    host = head.host if route.preserve_host and head.host else route.service.authority
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (head.method.encode(), _target(head, forward), host.encode())
+
+
+def closing(head: RequestHead, forward: Forward, forwarding: Forwarding, framing: Framing, said: _Said = ()) -> bytes:
+    """Write what follows the client's fields: how the request came, its framing, who it is from, the blank line.
+
+    `said` are the client's own fields of KEPT_FROM_TRUSTED, in order.
+    """
+    permit = forward.permit
+    out = [_provenance(head, forwarding, said), _framing(head, framing)]
     if permit is not None:
         if permit.token.source is _IN_QUERY and not _hides(forward):
             out.append(b"Authorization: Bearer %b\r\n" % permit.token.value.encode())
@@ -69,7 +84,7 @@ def _client_fields(head: RequestHead, forward: Forward, forwarding: Forwarding) 
     configured = forwarding.protected
     lines: list[bytes] = []
     options = b""
-    said: _Said = []
+    said: list[tuple[bytes, bytes]] = []
     for name, raw, value in head.fields:
         if name in END_TO_END and name not in configured:
             lines.append(b"%b: %b\r\n" % (raw, value))
@@ -178,7 +193,7 @@ def _provenance(head: RequestHead, forwarding: Forwarding, said: _Said) -> bytes
     scheme = head.scheme.encode()
     came_from, real = peer, peer
     port = b"%d" % head.port
-    if said and _is_trusted(forwarding.trusted, head.peer):
+    if said and is_trusted(forwarding.trusted, head.peer):
         kept = {name: b", ".join(value for key, value in said if key == name) for name, _ in said}
         before = kept.get(b"x-forwarded-for")
         came_from = peer if before is None else b"%b, %b" % (before, peer)
@@ -194,7 +209,7 @@ def _provenance(head: RequestHead, forwarding: Forwarding, said: _Said) -> bytes
 
 
 @lru_cache(maxsize=1024)
-def _is_trusted(networks: tuple[Any, ...], peer: str) -> bool:
+def is_trusted(networks: tuple[Any, ...], peer: str) -> bool:
     """Tell whether a peer's word about where a request came from is believed."""
     try:
         address = ip_address(peer)

@@ -135,6 +135,11 @@ def head_refused(error: HeadError) -> Reply:
     return reply(error.status, reason="request_head")
 
 
+def outcome(reply: Reply) -> str:
+    """Tell what an answer of ours makes of a request, for the access log: 5xx is not its fault, we could not know."""
+    return "failed" if reply.status >= 500 else "refused"  # noqa: PLR2004
+
+
 def render(
     reply: Reply,
     *,

@@ -11,7 +11,7 @@ def pytest_asyncio_loop_factories(config, item):
     return {"uvloop": uvloop.new_event_loop}
 
 
-@pytest.fixture(params=["general"])
+@pytest.fixture(params=["general", "express"])
 def lane(request):
     """Give the maker of gateways with this lane."""
     return Lane(request.param)

@@ -59,14 +59,14 @@ async def test_a_storm_of_clients_that_leave(lane, idp):
 
 async def test_a_fault_of_our_own_is_500_for_one_request(lane, idp, upstream, monkeypatch):
     """N90, T12, T23: that request alone; nothing of it is told to the client, and no token to the log."""
-    admit = Gate.admit
+    consider = Gate.consider
 
-    def admit_or_break(gate, head):
+    def consider_or_break(gate, head):
         if head.path == "/public/broken":
             raise RuntimeError("a bug")
-        return admit(gate, head)
+        return consider(gate, head)
 
-    monkeypatch.setattr(Gate, "admit", admit_or_break)
+    monkeypatch.setattr(Gate, "consider", consider_or_break)
     structlog.reset_defaults()  # an earlier test may have quietened the log
     with structlog.testing.capture_logs([structlog.processors.format_exc_info]) as events:
         async with lane(config(idp, upstream)) as gateway, await gateway.connect() as client:

@@ -11,6 +11,20 @@ def pytest_asyncio_loop_factories(config, item):
     return {"uvloop": uvloop.new_event_loop}
 
 
+def pytest_generate_tests(metafunc):
+    """Whatever has a gateway runs on both lanes."""
+    if "plane" in metafunc.fixturenames or hasattr(metafunc.module, "Plane"):
+        metafunc.fixturenames.append("lane")
+        metafunc.parametrize("lane", ["general", "express"], indirect=True)
+
+
+@pytest.fixture
+def lane(request, monkeypatch):
+    """The lane of every gateway of the test; the express lane leaves to the general one what is unusual."""
+    monkeypatch.setattr(Plane, "express_lane", request.param == "express")
+    return request.param
+
+
 @pytest.fixture
 async def upstream():
     """A recording upstream; what it finds broken fails the test."""

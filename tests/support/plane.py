@@ -117,6 +117,8 @@ def snapshot(
 class Plane:
     """The data plane under test: `async with` starts and stops it."""
 
+    express_lane = True
+
     def __init__(
         self, *routes: Route, limits: Limits | None = None, forwarding: Forwarding | None = None, tls: Any = None
     ) -> None:
@@ -154,6 +156,7 @@ class Plane:
             clock=self.clock,
             limits=self.snapshot.settings.limits,
             record=self._record,
+            express_lane=self.express_lane,
         )
         self.server = GatewayServer(self.plane)
         self._listener = await self.plane.loop.create_server(self.server, "127.0.0.1", 0, ssl=self.tls)

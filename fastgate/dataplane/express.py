@@ -1,0 +1,220 @@
+"""The express lane: usual requests, decided and passed on inside the callback that brought them.
+
+It takes a request that is complete in the octets that just arrived on a resting connection, that leaves the connection
+open, and for which nothing has to be waited for: what is to be known of its token is known, and a connection to its
+upstream rests. Everything else is the general lane's (`server`, `exchange`): when in doubt this one steps aside.
+
+What a head comes to is remembered by its octets, or by those of its lines that decide where only others differ
+(`layout`). Both lanes read heads by the same parser, decide by the same gate and write by the same functions.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from fastgate.dataplane import layout
+from fastgate.dataplane.answer import parse_answer_head
+from fastgate.dataplane.known import Gist, Known, KnownAnswer
+from fastgate.dataplane.layout import Layout
+from fastgate.dataplane.memo import LONGEST, Memo
+from fastgate.dataplane.upstream import UpstreamConnection
+from fastgate.errors import ForwardError, HeadError
+from fastgate.gate import Admission, Pending
+from fastgate.model import BodyKind, Forward, Reply, RequestHead, Snapshot, TokenSource
+from fastgate.policy import forwarding
+
+if TYPE_CHECKING:
+    from fastgate.dataplane.plane import Dataplane
+    from fastgate.dataplane.server import DownstreamProtocol
+
+_LONGEST: Final = 4096
+"""Octets of a head that is taken."""
+_HEADS: Final = 2048
+_REFUSED: Final = 256
+"""Of their own: refused requests never push out what is known of others."""
+_GISTS: Final = 8192
+_ANSWERS: Final = 1024
+_LAYOUTS: Final = 64
+_BURST: Final = 32.0
+"""Layouts that may be learned at once; then one a second, for it takes a millisecond."""
+_CHUNKED: Final = BodyKind.CHUNKED
+_LENGTH: Final = BodyKind.LENGTH
+_FINAL: Final = 200
+_IN_QUERY: Final = TokenSource.QUERY
+_HEADER_ONLY: Final = frozenset({TokenSource.HEADER})
+
+
+class ExpressLane:
+    """What all connections of a worker share: everything that is known of heads."""
+
+    def __init__(self, plane: "Dataplane") -> None:
+        self._plane = plane
+        self._gate = plane.gate
+        limits = plane.limits
+        # No line and no section can be too long in a head this short.
+        self._longest = min(_LONGEST, limits.request_line, limits.header_field, limits.header_section)
+        self._heads: Memo[bytes, Known] = Memo(_HEADS)
+        self._refused: Memo[bytes, Known] = Memo(_REFUSED)
+        self._gists: Memo[tuple[bytes, ...], Gist] = Memo(_GISTS)
+        self._answers: Memo[bytes, KnownAnswer] = Memo(_ANSWERS)
+        self._layouts: Memo[tuple[bytes, ...], Layout | None] = Memo(_LAYOUTS)
+        self._credit = _BURST
+        self._credited_at = plane.clock.monotonic()
+        self._snapshot: Snapshot | None = None
+        self._wanted: frozenset[bytes] = frozenset()
+        """Fields by which the snapshot's routes are chosen."""
+
+    def take(self, protocol: "DownstreamProtocol", data: bytes) -> Forward | Reply | Pending | bool:
+        """Take the request that just arrived: True. False: it was not looked at.
+
+        What was decided already comes back instead when the general lane has to go on with it.
+        """
+        end = data.find(b"\r\n\r\n") + 4
+        raw = data if end == len(data) else data[:end]
+        known = self._heads.get(raw) or self._refused.get(raw)
+        new = known is None or known.snapshot is not self._gate.snapshot or known.origin != protocol.origin
+        if new:
+            known = self._read(protocol, raw)
+        if known is None:
+            return False
+        considered = known.considered
+        decision: Forward | Reply | Pending = (
+            self._gate.again(considered) or Pending(self._gate, considered)
+            if isinstance(considered, Admission)
+            else considered
+        )
+        if new and len(raw) <= LONGEST:
+            self._keep(raw, known, decision)
+        whole = len(data) - end == known.length
+        if whole and isinstance(decision, Reply):
+            protocol.express_exchange().answer_ourselves(known, decision)
+            return True
+        if whole and isinstance(decision, Forward):
+            connection = self._connection(known, decision)
+            if connection is not None:
+                body = data[end:] if known.length else b""
+                protocol.express_exchange().begin(self, known, decision, connection, raw, body)
+                return True
+        return decision
+
+    def _connection(self, known: Known, forward: Forward) -> UpstreamConnection | None:
+        """Take a resting connection to the upstream, if there is one."""
+        upstream = known.upstream
+        if upstream is None:
+            upstream = known.upstream = self._plane.upstreams.of(forward.route.service)
+        return upstream.take()
+
+    def _keep(self, raw: bytes, known: Known, decision: Forward | Reply | Pending) -> None:
+        if isinstance(decision, Forward):
+            self._heads.put(raw, known)
+        elif isinstance(decision, Reply):
+            self._refused.put(raw, known)
+
+    # --- reading request heads ------------------------------------------------------------------------------
+
+    def _read(self, protocol: "DownstreamProtocol", raw: bytes) -> Known | None:
+        """Read a head that is not known; None when it is not one for this lane."""
+        if not 4 < len(raw) <= self._longest:  # noqa: PLR2004 - an empty line, or none
+            return None
+        snapshot = self._gate.snapshot
+        if snapshot is not self._snapshot:
+            self._turn_to(snapshot)
+        return self._read_by_layout(protocol, snapshot, raw) or self._read_whole(protocol, snapshot, raw)
+
+    def _turn_to(self, snapshot: Snapshot) -> None:
+        """Forget what depends on the snapshot that was in force before."""
+        self._snapshot = snapshot
+        self._wanted = frozenset(name for route in snapshot.routes for name, _ in route.match.headers)
+        self._layouts.clear()
+        self._gists.clear()
+
+    def _read_by_layout(self, protocol: "DownstreamProtocol", snapshot: Snapshot, raw: bytes) -> Known | None:
+        shape = protocol.layout
+        if shape is None or shape.snapshot is not snapshot:
+            return None
+        match = shape.pattern.fullmatch(raw)
+        if match is None:
+            return None
+        groups = match.groups()
+        gist = self._gists.get(shape.gist(groups))
+        if gist is None or gist.origin != protocol.origin:
+            return None
+        stated = int(groups[shape.length]) if shape.length >= 0 else -1
+        kept = tuple([groups[number] for number in shape.kept])
+        return Known(snapshot, gist.origin, gist.considered, gist.head, stated=stated, gist=gist, kept=kept)
+
+    def _read_whole(self, protocol: "DownstreamProtocol", snapshot: Snapshot, raw: bytes) -> Known | None:
+        try:
+            head = protocol.heads.parse(raw)
+        except HeadError:
+            return None
+        considered = self._gate.consider(head) if _is_usual(head, raw) else None
+        if considered is None or isinstance(considered, Pending):
+            return None
+        if isinstance(considered, Admission) and considered.token.source is _IN_QUERY:
+            return None  # its answer must be marked as private
+        stated = head.framing.length if head.framing.kind is _LENGTH else -1
+        if not isinstance(considered, Reply):
+            self._learn(protocol, raw, head, Gist(protocol.origin, considered, head))
+        return Known(snapshot, protocol.origin, considered, head, stated=stated)
+
+    def _learn(self, protocol: "DownstreamProtocol", raw: bytes, head: RequestHead, gist: Gist) -> None:
+        """Learn the layout of a head and what it has in common with others of its kind."""
+        snapshot = self._gate.snapshot
+        terms = snapshot.settings.forwarding
+        access = gist.considered.access if isinstance(gist.considered, Admission) else None
+        if access is not None and access.extraction.sources != _HEADER_ONLY:
+            return  # tokens may stand in lines that the gist does not hold
+        names = tuple([spelled for _, spelled, _ in head.fields])
+        shape = self._layouts.get(names)
+        if shape is None:
+            shape = layout.learn(raw, head.fields, snapshot, self._wanted) if self._may_learn() else None
+            if shape is None:
+                return
+            self._layouts.put(names, shape)
+        match = shape.pattern.fullmatch(raw)
+        if match is None or (shape.said and forwarding.is_trusted(terms.trusted, head.peer)):
+            return
+        protocol.layout = shape
+        self._gists.put(shape.gist(match.groups()), gist)
+
+    def _may_learn(self) -> bool:
+        now = self._plane.clock.monotonic()
+        self._credit = min(_BURST, self._credit + now - self._credited_at)
+        self._credited_at = now
+        if self._credit < 1.0:
+            return False
+        self._credit -= 1.0
+        return True
+
+    # --- reading answer heads -------------------------------------------------------------------------------
+
+    def answer(self, raw: bytes, head: RequestHead) -> KnownAnswer | None:
+        """Read an answer's head; None when it is malformed, or not one for this lane."""
+        date = self._plane.date
+        known = self._answers.get(raw)
+        if known is not None and (known.dated is None or known.dated is date()):
+            return known
+        try:
+            answer = parse_answer_head(raw, head.method)
+        except ForwardError:
+            return None
+        if not answer.keep_alive or answer.status < _FINAL or answer.framing.kind is _CHUNKED:
+            return None
+        today = date()
+        written = forwarding.answer_head(answer, head, answer.framing, keep_alive=True, date=today, private=False)
+        known = KnownAnswer(answer, written, today if b"\r\nDate: %b\r\n" % today in written else None)
+        if len(raw) <= LONGEST:
+            self._answers.put(raw, known)
+        return known
+
+
+def _is_usual(head: RequestHead, raw: bytes) -> bool:
+    """Tell whether this lane takes requests with such a head."""
+    return (
+        head.keep_alive
+        and not head.http_1_0
+        and not head.expects_continue
+        and head.upgrade is None
+        and head.framing.kind is not _CHUNKED
+        and head.method != "HEAD"
+        and raw.startswith(b"/", len(head.method) + 1)
+    )

@@ -1,0 +1,231 @@
+"""One request under way on the express lane: from the forwarded head to an answer of known length.
+
+There is one object per client connection, used again for every request. Whatever ends in another way than the usual one
+goes on as an `Exchange`, which knows all ends: so there is one place for each of them.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from aiohttp.streams import EMPTY_PAYLOAD
+
+from fastgate.dataplane.exchange import Exchange
+from fastgate.dataplane.known import Known, KnownAnswer
+from fastgate.dataplane.upstream import UpstreamConnection
+from fastgate.errors import ForwardError, HeadError
+from fastgate.model import AnswerHead, Field, Forward, Reply
+from fastgate.policy import replies
+
+if TYPE_CHECKING:
+    from fastgate.dataplane.express import ExpressLane
+    from fastgate.dataplane.plane import Dataplane
+    from fastgate.dataplane.server import DownstreamProtocol
+
+_LARGE: Final = 256 * 1024
+"""Octets of an answer that is left to the general lane, which has another way for large bodies."""
+
+
+class ExpressExchange:
+    """The request of one client connection, and the `Receiver` of its answer."""
+
+    __slots__ = (
+        *("_active", "_answer", "_began", "_connection", "_forward", "_known", "_lane", "_plane", "_protocol", "_raw"),
+        *("_received", "_request", "_sent", "_target", "_upstream_seconds"),
+    )
+
+    def __init__(self, plane: "Dataplane", protocol: "DownstreamProtocol") -> None:
+        self._plane = plane
+        self._protocol = protocol
+        self._active = plane.stats.requests_active.cell()
+        self._connection: UpstreamConnection | None = None
+        self._answer: KnownAnswer | None = None
+
+    def begin(
+        self,
+        lane: "ExpressLane",
+        known: Known,
+        forward: Forward,
+        connection: UpstreamConnection,
+        raw: bytes,
+        body: bytes,
+    ) -> None:
+        """Send a request, whole: `raw` is its head, as it came."""
+        self._lane = lane
+        self._known = known
+        self._forward = forward
+        self._connection = connection
+        self._raw = raw
+        self._request = head = known.request(forward)
+        self._received = len(body)
+        self._sent = 0
+        self._answer = None
+        self._target = connection.target
+        self._began = self._plane.clock.monotonic()
+        self._active[0] += 1
+        self._protocol.exchange = self
+        connection.begin_whole(self, head + body if body else head, known.head.method, self._plane.outbox)
+
+    def answer_ourselves(self, known: Known, reply: Reply) -> None:
+        """Refuse by policy, at once."""
+        plane, protocol = self._plane, self._protocol
+        date = plane.date()
+        if reply is not known.reply or date is not known.replied_at:
+            known.replied = replies.render(reply, date=date, keep_alive=True, method=known.head.method)
+            known.reply, known.replied_at = reply, date
+        transport = protocol.transport
+        if transport is not None:
+            plane.outbox.send(transport, known.replied)
+        outcome = replies.outcome(reply)
+        if outcome == "refused" and reply.route:
+            plane.stats.denials.add(reply.route, reply.reason)
+        self._count(known, reply.status, reply.route)
+        if plane.record is not None:
+            self._known, self._began = known, plane.clock.monotonic()
+            self._received = self._sent = 0
+            self._record(reply.status, outcome, reply.reason, reply.route, None)
+        protocol.rest()
+
+    # --- the answer -----------------------------------------------------------------------------------------
+
+    def take_answer(self, data: bytes) -> bool:
+        """Take the beginning of an answer, which is all of it as a rule; False: it is for somebody else to take."""
+        protocol, connection, known, plane = self._protocol, self._connection, self._known, self._plane
+        transport = protocol.transport
+        end = data.find(b"\r\n\r\n") + 4
+        answer = self._lane.answer(data[:end], known.head) if end >= 4 else None  # noqa: PLR2004 - the head's end
+        if (
+            answer is None
+            or connection is None
+            or transport is None
+            or answer.length > _LARGE
+            or answer.length < len(data) - end
+            or connection.upload_stalled
+            or protocol.writing_paused
+            or protocol.client_eof
+            or plane.draining
+        ):
+            self._step_aside()
+            return False
+        self._answer = answer
+        self._upstream_seconds = seconds = plane.clock.monotonic() - self._began
+        plane.stats.upstream_seconds.observe(seconds, self._forward.route.service.name)
+        self._sent = len(data) - end
+        plane.outbox.send(transport, answer.written + data[end:] if answer.length else answer.written)
+        if self._sent < answer.length:
+            connection.go_on(answer.head, answer.length - self._sent)
+        else:
+            connection.complete()
+            self.answer_end(())
+        return True
+
+    def answer_data(self, data: bytes) -> None:
+        """Pass on more of the body."""
+        self._sent += len(data)
+        transport = self._protocol.transport
+        if transport is not None:
+            self._plane.outbox.flush()
+            transport.write(data)
+
+    def answer_end(self, trailers: tuple[Field, ...]) -> None:
+        """The answer is complete."""
+        del trailers
+        answer = self._answer
+        self._connection = None
+        self._active[0] -= 1
+        status = 0 if answer is None else answer.head.status
+        self._count(self._known, status, self._forward.route.name)
+        if self._plane.record is not None:
+            self._record(status, "forwarded", "", self._forward.route.name, self._forward)
+        self._protocol.rest()
+
+    def flush(self) -> None:
+        """Nothing was held back."""
+
+    # --- unusual turns: the exchange of the general lane goes on ---------------------------------------------
+
+    def answer_failed(self, error: ForwardError) -> None:
+        """No complete answer will come."""
+        self._step_aside().answer_failed(error)
+
+    def answer_head(self, answer: AnswerHead) -> None:
+        """Never: `take_answer` stepped aside before."""
+
+    def interim(self, answer: AnswerHead) -> None:
+        """Never: `take_answer` stepped aside before."""
+
+    def switched(self, answer: AnswerHead, early: bytes) -> None:
+        """Never: `take_answer` stepped aside before."""
+
+    def upload_paused(self) -> None:
+        """The whole request was handed over: there is nothing to hold back."""
+
+    def upload_resumed(self) -> None:
+        """There was nothing to hold back."""
+
+    def downstream_paused(self) -> None:
+        """The client is slow: stop reading the answer."""
+        if self._connection is not None:
+            self._connection.pause_reading()
+
+    def downstream_resumed(self) -> None:
+        """The client has caught up."""
+        if self._connection is not None:
+            self._connection.resume_reading()
+
+    def downstream_lost(self) -> None:
+        """The client is gone: nobody waits for the answer."""
+        self._step_aside().downstream_lost()
+
+    def client_half_closed(self) -> None:
+        """A client that sends no more still gets its answer."""
+
+    def client_data(self, data: bytes) -> None:
+        """Never: no tunnel begins here."""
+
+    def client_eof(self) -> None:
+        """Never: no tunnel begins here."""
+
+    def refuse(self, error: HeadError) -> None:
+        """A fault of our own."""
+        self._step_aside().refuse(error)
+
+    def _step_aside(self) -> Exchange:
+        """Let an `Exchange` go on from here."""
+        protocol, connection = self._protocol, self._connection
+        exchange = Exchange(protocol, self._plane, protocol.heads.parse(self._raw), EMPTY_PAYLOAD)
+        protocol.exchange = exchange
+        self._connection = None
+        if connection is not None:
+            exchange.go_on(
+                self._forward,
+                connection,
+                self._request,
+                began=self._began,
+                received=self._received,
+                answer=None if self._answer is None else self._answer.head,
+                sent=self._sent,
+            )
+        return exchange
+
+    # --- counting -------------------------------------------------------------------------------------------
+
+    def _count(self, known: Known, status: int, route: str) -> None:
+        cell = known.counts.get(status)
+        if cell is None:
+            cell = known.counts[status] = self._plane.stats.requests.cell(route, str(status))
+        cell[0] += 1
+
+    def _record(self, status: int, outcome: str, reason: str, route: str, forward: Forward | None) -> None:
+        self._plane.complete(
+            self._known.head,
+            peer=self._protocol.peer,
+            began=self._began,
+            status=status,
+            outcome=outcome,
+            reason=reason,
+            route=route,
+            service=forward.route.service.name if forward is not None else "",
+            target=self._target if forward is not None else "",
+            upstream_seconds=self._upstream_seconds if forward is not None else None,
+            received=self._received,
+            sent=self._sent,
+        )
