@@ -59,12 +59,16 @@ class Histogram:
         self.series: dict[tuple[str, ...], list[float]] = {}
         """Per label values: one count per bucket of SECONDS, one for +Inf, then the sum in seconds."""
 
-    def observe(self, seconds: float, *labels: str) -> None:
-        """Count one latency."""
+    def row(self, *labels: str) -> list[float]:
+        """Return the row of these label values, for those who `count` often."""
         row = self.series.get(labels)
         if row is None:
             row = self.series[labels] = [0] * (len(SECONDS) + 2)
-        count(row, seconds)
+        return row
+
+    def observe(self, seconds: float, *labels: str) -> None:
+        """Count one latency."""
+        count(self.row(*labels), seconds)
 
 
 def count(row: list[float], seconds: float) -> None:

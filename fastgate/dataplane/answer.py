@@ -1,9 +1,11 @@
 """From the octets of an answer's head to an `AnswerHead`, strictly (RFC 9112 sections 4, 5 and 6.3)."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from fastgate.dataplane.head import split_fields
+from fastgate.dataplane.memo import LONGEST
 from fastgate.errors import ForwardError, Side, Stage
 from fastgate.model import NO_BODY, AnswerHead, BodyKind, Field, Framing
 
@@ -28,6 +30,16 @@ def malformed(detail: str) -> ForwardError:
 
 def parse_answer_head(raw: bytes, method: str) -> AnswerHead:
     """Parse one complete answer head to a request with `method`. Raises ForwardError(upstream, head)."""
+    return _remembered(raw, method) if len(raw) <= LONGEST else _parse(raw, method)
+
+
+@lru_cache(maxsize=1024)
+def _remembered(raw: bytes, method: str) -> AnswerHead:
+    """Parse a head; those of the same resource are the same within a second."""
+    return _parse(raw, method)
+
+
+def _parse(raw: bytes, method: str) -> AnswerHead:
     line_end = raw.index(b"\r\n")
     line = _LINE.fullmatch(raw, 0, line_end)
     if line is None:

@@ -2,28 +2,29 @@
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 
 
 class Deadline:
     """One timer per connection: moving it later costs an assignment, because it looks again when it fires."""
 
-    __slots__ = ("_at", "_expired", "_handle", "_loop", "_scheduled")
+    __slots__ = ("_at", "_expired", "_handle", "_loop", "_now", "_scheduled")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[], None]) -> None:
         self._loop = loop
+        self._now = loop.time
         self._expired = expired
         self._at: float | None = None
         self._handle: asyncio.TimerHandle | None = None
-        self._scheduled = 0.0
+        self._scheduled = inf
+        """When the timer fires; `inf` without one."""
 
     def set(self, seconds: float) -> None:
         """Expire `seconds` from now unless moved or cleared before."""
-        at = self._loop.time() + seconds
-        self._at = at
-        if self._handle is None:
-            self._schedule(at)
-        elif at < self._scheduled:
-            self._handle.cancel()
+        self._at = at = self._now() + seconds
+        if at < self._scheduled:
+            if self._handle is not None:
+                self._handle.cancel()
             self._schedule(at)
 
     def clear(self) -> None:
@@ -36,6 +37,7 @@ class Deadline:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+            self._scheduled = inf
 
     def _schedule(self, at: float) -> None:
         self._scheduled = at
@@ -43,11 +45,12 @@ class Deadline:
 
     def _fire(self) -> None:
         self._handle = None
+        self._scheduled = inf
         at = self._at
         if at is None:
             return
         # uvloop's clock has milliseconds: a timer may fire a hair early.
-        if self._loop.time() + 0.002 < at:
+        if self._now() + 0.002 < at:
             self._schedule(at)
             return
         self._at = None

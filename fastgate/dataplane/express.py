@@ -69,7 +69,7 @@ class ExpressLane:
         """
         end = data.find(b"\r\n\r\n") + 4
         raw = data if end == len(data) else data[:end]
-        known = self._heads.get(raw) or self._refused.get(raw)
+        known = self._heads.young.get(raw) or self._heads.get(raw) or self._refused.get(raw)
         new = known is None or known.snapshot is not self._gate.snapshot or known.origin != protocol.origin
         if new:
             known = self._read(protocol, raw)

@@ -14,6 +14,7 @@ from fastgate.dataplane.upstream import UpstreamConnection
 from fastgate.errors import ForwardError, HeadError
 from fastgate.model import AnswerHead, Field, Forward, Reply
 from fastgate.policy import replies
+from fastgate.stats import count
 
 if TYPE_CHECKING:
     from fastgate.dataplane.express import ExpressLane
@@ -29,7 +30,7 @@ class ExpressExchange:
 
     __slots__ = (
         *("_active", "_answer", "_began", "_connection", "_forward", "_known", "_lane", "_plane", "_protocol", "_raw"),
-        *("_received", "_request", "_sent", "_target", "_upstream_seconds"),
+        *("_received", "_sent", "_target", "_upstream_seconds"),
     )
 
     def __init__(self, plane: "Dataplane", protocol: "DownstreamProtocol") -> None:
@@ -54,15 +55,14 @@ class ExpressExchange:
         self._forward = forward
         self._connection = connection
         self._raw = raw
-        self._request = head = known.request(forward)
         self._received = len(body)
         self._sent = 0
         self._answer = None
-        self._target = connection.target
         self._began = self._plane.clock.monotonic()
         self._active[0] += 1
         self._protocol.exchange = self
-        connection.begin_whole(self, head + body if body else head, known.head.method, self._plane.outbox)
+        request = known.request(forward)
+        connection.begin_whole(self, request + body if body else request, known.head.method, self._plane.outbox)
 
     def answer_ourselves(self, known: Known, reply: Reply) -> None:
         """Refuse by policy, at once."""
@@ -99,15 +99,15 @@ class ExpressExchange:
             or answer.length > _LARGE
             or answer.length < len(data) - end
             or connection.upload_stalled
-            or protocol.writing_paused
-            or protocol.client_eof
+            or protocol.strained
             or plane.draining
         ):
             self._step_aside()
             return False
         self._answer = answer
-        self._upstream_seconds = seconds = plane.clock.monotonic() - self._began
-        plane.stats.upstream_seconds.observe(seconds, self._forward.route.service.name)
+        self._target = connection.target
+        self._upstream_seconds = plane.clock.monotonic() - self._began
+        count(known.latency(plane.stats, self._forward), self._upstream_seconds)
         self._sent = len(data) - end
         plane.outbox.send(transport, answer.written + data[end:] if answer.length else answer.written)
         if self._sent < answer.length:
@@ -198,7 +198,7 @@ class ExpressExchange:
             exchange.go_on(
                 self._forward,
                 connection,
-                self._request,
+                self._known.request(self._forward),
                 began=self._began,
                 received=self._received,
                 answer=None if self._answer is None else self._answer.head,

@@ -7,6 +7,7 @@ from fastgate.dataplane.pool import Upstream
 from fastgate.gate import Admission
 from fastgate.model import NO_BODY, AnswerHead, BodyKind, Forward, Framing, Reply, RequestHead, Snapshot
 from fastgate.policy import forwarding
+from fastgate.stats import Stats
 
 
 class Gist:
@@ -40,7 +41,19 @@ class Known:
     """One request head."""
 
     __slots__ = (
-        *("_forward", "_gist", "_kept", "_request", "_stated", "considered", "counts", "head", "length", "origin"),
+        *(
+            "_forward",
+            "_gist",
+            "_kept",
+            "_latency",
+            "_request",
+            "_stated",
+            "considered",
+            "counts",
+            "head",
+            "length",
+            "origin",
+        ),
         *("replied", "replied_at", "reply", "snapshot", "upstream"),
     )
 
@@ -67,6 +80,7 @@ class Known:
         self._kept = kept
         self._forward: Forward | None = None
         self._request = b""
+        self._latency: list[float] | None = None
         self.upstream: Upstream | None = None
         """Of its route, once it was forwarded."""
         self.counts: dict[int, list[int]] = {}
@@ -84,6 +98,12 @@ class Known:
             else:
                 self._request = self._gist.write(forward, self._kept, self._stated)
         return self._request
+
+    def latency(self, stats: Stats, forward: Forward) -> list[float]:
+        """Find the histogram of its upstream's latency."""
+        if self._latency is None:
+            self._latency = stats.upstream_seconds.row(forward.route.service.name)
+        return self._latency
 
 
 class KnownAnswer:

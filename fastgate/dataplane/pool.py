@@ -17,7 +17,9 @@ from fastgate.stats import Stats
 class TargetPool:
     """The connections to one target."""
 
-    __slots__ = ("_idle", "_loop", "_open", "_retired", "health", "name", "service", "stats", "target", "turn")
+    __slots__ = (
+        *("_idle", "_loop", "_open", "_retired", "_reused", "health", "name", "service", "stats", "target", "turn"),
+    )
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, service: Service, target: Target, stats: Stats, health: Health
@@ -33,6 +35,7 @@ class TargetPool:
         """A stack that can also lose any member in O(1)."""
         self._open: set[UpstreamConnection] = set()
         self._retired = False
+        self._reused = stats.upstream_connections.cell(service.name, "reused")
         self.name = f"{target.host}:{target.port}"
         """For logs and the status page."""
 
@@ -51,10 +54,11 @@ class TargetPool:
 
     def take(self) -> UpstreamConnection | None:
         """A resting connection, or None."""
-        while self._idle:
-            connection, _ = self._idle.popitem()
+        idle = self._idle
+        while idle:
+            connection, _ = idle.popitem()
             if connection.usable:
-                self.stats.upstream_connections.add(self.service.name, "reused")
+                self._reused[0] += 1
                 return connection
         return None
 
@@ -157,7 +161,7 @@ class Upstream:
     def take(self) -> UpstreamConnection | None:
         """A resting connection of the only target: the usual case, without a detour. None: ask `acquire`."""
         only = self._only
-        return only.take() if only is not None and only.health.fit else None
+        return only.take() if only is not None and (only.health.healthy_now or only.health.fit) else None
 
     async def acquire(self, *, fresh: bool = False) -> UpstreamConnection:
         """A connection of the best target that gives one, a new one when it has to be `fresh`.

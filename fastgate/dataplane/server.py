@@ -17,7 +17,6 @@ from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from fastgate.dataplane import aiohttp_seam as seam
 from fastgate.dataplane.deadline import Deadline
 from fastgate.dataplane.exchange import UNREAD, BodyStalledError, Exchange
-from fastgate.dataplane.express import ExpressLane
 from fastgate.dataplane.express_exchange import ExpressExchange
 from fastgate.dataplane.framing import ChunkedDecoder, FramingError, chunk, last_chunk
 from fastgate.dataplane.head import HeadParser, find_head_end
@@ -85,6 +84,7 @@ class DownstreamProtocol(RequestHandler):
         "layout",
         "origin",
         "plane",
+        "strained",
     )
 
     def __init__(self, server: "GatewayServer", plane: Dataplane, **kwargs: Any) -> None:
@@ -93,6 +93,8 @@ class DownstreamProtocol(RequestHandler):
         self.exchange: Exchange | ExpressExchange | None = None
         self._express: ExpressExchange | None = None
         self.client_eof = False
+        self.strained = False
+        """The client sends no more, or does not read what it was sent: nothing for the express lane."""
         self._wire: asyncio.Transport | None = None
         """The transport while it is open and counted; aiohttp forgets its own as soon as it closes."""
         self._stage = _HEAD
@@ -172,7 +174,7 @@ class DownstreamProtocol(RequestHandler):
         """A half-closed client still gets its answers (RFC 9112 section 9.6); TLS cannot be half-closed."""
         if self.client_eof:
             return True  # whoever resumes reading finds the end once more
-        self.client_eof = True
+        self.client_eof = self.strained = True
         self.plane.outbox.flush()  # the loop closes a transport for which this returns None
         if self._scheme == "https" or self._stage is _PARTING:
             return None
@@ -209,28 +211,26 @@ class DownstreamProtocol(RequestHandler):
                 self.exchange.client_data(data)
         elif not data:
             super().data_received(data)  # aiohttp goes on with octets it had set aside
-        elif self._inbox or self._stage is not _HEAD:
-            if not self._discarding:
-                self._inbox += data
-                self._take_in()
-        elif not self._discarding:
-            express = self.plane.express
-            decision = self._take_express(express, data) if express is not None else False
+        elif self._stage is _HEAD and not self._inbox and not self._discarding:
+            decision: Forward | Reply | Pending | bool = False
+            if self.plane.express is not None and not (self.strained or self.plane.draining):
+                try:
+                    decision = self.plane.express.take(self, data)
+                except Exception as error:  # noqa: BLE001 - told and answered
+                    self._failed_early(error)
+                    return
             if decision is not True:
                 self._inbox = data
                 self._take_in(decision or None)
+        elif not self._discarding:
+            self._inbox += data
+            self._take_in()
 
-    def _take_express(self, express: ExpressLane, data: bytes) -> Forward | Reply | Pending | bool:
-        """Offer a request to the express lane, which needs the client to read and to send on, and us to stay."""
-        if self.writing_paused or self.client_eof or self.plane.draining:
-            return False
-        try:
-            return express.take(self, data)
-        except Exception as error:  # noqa: BLE001 - told and answered
-            if self.exchange is None:
-                self.exchange = Exchange(self, self.plane, UNREAD, EMPTY_PAYLOAD)
-            self.failed(self.exchange, error)
-            return True
+    def _failed_early(self, error: Exception) -> None:
+        """Answer a fault of ours about a request that has no exchange yet, or one on the express lane."""
+        if self.exchange is None:
+            self.exchange = Exchange(self, self.plane, UNREAD, EMPTY_PAYLOAD)
+        self.failed(self.exchange, error)
 
     def express_exchange(self) -> ExpressExchange:
         """What carries requests of this connection on the express lane."""
@@ -244,7 +244,7 @@ class DownstreamProtocol(RequestHandler):
     def rest(self) -> None:
         """Wait for the next request: one that the express lane took was answered."""
         self.exchange = None
-        if self._inbox or self.client_eof or self.plane.draining or self.writing_paused:
+        if self._inbox or self.strained or self.plane.draining:
             self.finished(keep_alive=True)
         else:
             self._stage = _HEAD
@@ -466,6 +466,7 @@ class DownstreamProtocol(RequestHandler):
     def pause_writing(self) -> None:
         """The client reads slower than the upstream answers."""
         super().pause_writing()
+        self.strained = True
         self._write_deadline.set(self.plane.limits.body_timeout)
         if self.exchange is not None:
             self.exchange.downstream_paused()
@@ -473,6 +474,7 @@ class DownstreamProtocol(RequestHandler):
     def resume_writing(self) -> None:
         """It has caught up."""
         super().resume_writing()
+        self.strained = self.client_eof
         if self.transport is not None and not self.transport.is_closing():
             self._write_deadline.clear()
         if self.exchange is not None:

@@ -268,7 +268,8 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """It can take another exchange."""
-        return self._phase is _IDLE and self._transport is not None and not self._transport.is_closing()
+        transport = self._transport
+        return self._phase is _IDLE and transport is not None and not transport.is_closing()
 
     # --- asyncio.Protocol -----------------------------------------------------------------------------------
 
