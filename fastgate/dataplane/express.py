@@ -8,14 +8,13 @@ What a head comes to is remembered by its octets, or by those of its lines that 
 (`layout`). Both lanes read heads by the same parser, decide by the same gate and write by the same functions.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastgate.dataplane import layout
 from fastgate.dataplane.answer import parse_answer_head
-from fastgate.dataplane.known import Gist, Known, KnownAnswer
+from fastgate.dataplane.known import Known, KnownAnswer, Repeated
 from fastgate.dataplane.layout import Layout
 from fastgate.dataplane.memo import LONGEST, Memo
-from fastgate.dataplane.upstream import UpstreamConnection
 from fastgate.errors import ForwardError, HeadError
 from fastgate.gate import Admission, Pending
 from fastgate.model import BodyKind, Forward, Reply, RequestHead, Snapshot, TokenSource
@@ -42,6 +41,18 @@ _IN_QUERY: Final = TokenSource.QUERY
 _HEADER_ONLY: Final = frozenset({TokenSource.HEADER})
 
 
+class _Read(NamedTuple):
+    """A head, read: what it comes to, and what is its own."""
+
+    known: Known
+    stated: int
+    """Content-Length; -1 without one."""
+    kept: tuple[bytes, ...] | None
+    """The lines that go on; None when the head has no layout, and is written from all its fields."""
+    gist: tuple[bytes, ...] | None
+    """Under which `known` is to be kept, if it is new and has a layout."""
+
+
 class ExpressLane:
     """What all connections of a worker share: everything that is known of heads."""
 
@@ -51,11 +62,11 @@ class ExpressLane:
         limits = plane.limits
         # No line and no section can be too long in a head this short.
         self._longest = min(_LONGEST, limits.request_line, limits.header_field, limits.header_section)
-        self._heads: Memo[bytes, Known] = Memo(_HEADS)
-        self._refused: Memo[bytes, Known] = Memo(_REFUSED)
-        self._gists: Memo[tuple[bytes, ...], Gist] = Memo(_GISTS)
+        self._heads: Memo[bytes, Repeated] = Memo(_HEADS)
+        self._gists: Memo[tuple[bytes, ...], Known] = Memo(_GISTS)
+        self._refused: Memo[tuple[bytes, ...], Known] = Memo(_REFUSED)
         self._answers: Memo[bytes, KnownAnswer] = Memo(_ANSWERS)
-        self._layouts: Memo[tuple[bytes, ...], Layout | None] = Memo(_LAYOUTS)
+        self._layouts: Memo[tuple[bytes, ...], Layout] = Memo(_LAYOUTS)
         self._credit = _BURST
         self._credited_at = plane.clock.monotonic()
         self._snapshot: Snapshot | None = None
@@ -69,79 +80,95 @@ class ExpressLane:
         """
         end = data.find(b"\r\n\r\n") + 4
         raw = data if end == len(data) else data[:end]
-        known = self._heads.young.get(raw) or self._heads.get(raw) or self._refused.get(raw)
-        new = known is None or known.snapshot is not self._gate.snapshot or known.origin != protocol.origin
-        if new:
-            known = self._read(protocol, raw)
-        if known is None:
-            return False
+        repeated = self._heads.young.get(raw) or self._heads.get(raw)
+        if (
+            repeated is not None
+            and repeated.known.snapshot is self._gate.snapshot
+            and repeated.known.origin == protocol.origin
+        ):
+            known, length, read = repeated.known, repeated.length, None
+        else:
+            read = self._read(protocol, raw)
+            if read is None:
+                return False
+            known, length, repeated = read.known, max(0, read.stated), None
         considered = known.considered
         decision: Forward | Reply | Pending = (
             self._gate.again(considered) or Pending(self._gate, considered)
             if isinstance(considered, Admission)
             else considered
         )
-        if new and len(raw) <= LONGEST:
-            self._keep(raw, known, decision)
-        whole = len(data) - end == known.length
-        if whole and isinstance(decision, Reply):
+        if read is not None and read.gist is not None:
+            self._keep(read.gist, known, decision)
+        if len(data) - end != length or isinstance(decision, Pending):
+            return decision
+        if isinstance(decision, Reply):
             protocol.express_exchange().answer_ourselves(known, decision)
             return True
-        if whole and isinstance(decision, Forward):
-            connection = self._connection(known, decision)
-            if connection is not None:
-                body = data[end:] if known.length else b""
-                protocol.express_exchange().begin(self, known, decision, connection, raw, body)
-                return True
-        return decision
-
-    def _connection(self, known: Known, forward: Forward) -> UpstreamConnection | None:
-        """Take a resting connection to the upstream, if there is one."""
+        request = repeated.request if repeated is not None and repeated.forward is decision else None
+        if request is None:
+            request = self._write(protocol, raw, read, decision)
         upstream = known.upstream
         if upstream is None:
-            upstream = known.upstream = self._plane.upstreams.of(forward.route.service)
-        return upstream.take()
+            upstream = known.upstream = self._plane.upstreams.of(decision.route.service)
+        connection = upstream.take() if request is not None else None
+        if request is None or connection is None:
+            return decision
+        protocol.express_exchange().begin(
+            self, known, decision, connection, raw, request, data[end:] if length else b""
+        )
+        return True
 
-    def _keep(self, raw: bytes, known: Known, decision: Forward | Reply | Pending) -> None:
+    def _write(self, protocol: "DownstreamProtocol", raw: bytes, read: _Read | None, forward: Forward) -> bytes | None:
+        """Write the forwarded head; one that is written a second time is remembered whole."""
+        if read is None:
+            read = self._read(protocol, raw)  # it was known for another decision
+            if read is None:
+                return None
+        known, stated, kept, _ = read
+        if kept is None:
+            head, again = known.head, True
+            request = forwarding.upstream_request(head, forward, forward.forwarding, head.framing)
+        else:
+            request, again = known.write(forward, kept, stated)
+        if again and len(raw) <= LONGEST:
+            self._heads.put(raw, Repeated(known, max(0, stated), forward, request))
+        return request
+
+    def _keep(self, gist: tuple[bytes, ...], known: Known, decision: Forward | Reply | Pending) -> None:
         if isinstance(decision, Forward):
-            self._heads.put(raw, known)
+            self._gists.put(gist, known)
         elif isinstance(decision, Reply):
-            self._refused.put(raw, known)
+            self._refused.put(gist, known)
 
     # --- reading request heads ------------------------------------------------------------------------------
 
-    def _read(self, protocol: "DownstreamProtocol", raw: bytes) -> Known | None:
-        """Read a head that is not known; None when it is not one for this lane."""
+    def _read(self, protocol: "DownstreamProtocol", raw: bytes) -> _Read | None:
+        """Read a head; None when it is not one for this lane."""
         if not 4 < len(raw) <= self._longest:  # noqa: PLR2004 - an empty line, or none
             return None
         snapshot = self._gate.snapshot
         if snapshot is not self._snapshot:
             self._turn_to(snapshot)
-        return self._read_by_layout(protocol, snapshot, raw) or self._read_whole(protocol, snapshot, raw)
+        shape = protocol.layout
+        if shape is not None and shape.snapshot is snapshot:
+            match = shape.pattern.fullmatch(raw)
+            if match is not None:
+                groups = match.groups()
+                gist = shape.gist(groups)
+                known = self._gists.get(gist) or self._refused.get(gist)
+                if known is not None and known.origin == protocol.origin:
+                    return _Read(known, shape.stated(groups), shape.lines(groups), None)
+        return self._read_anew(protocol, snapshot, raw)
 
     def _turn_to(self, snapshot: Snapshot) -> None:
         """Forget what depends on the snapshot that was in force before."""
         self._snapshot = snapshot
         self._wanted = frozenset(name for route in snapshot.routes for name, _ in route.match.headers)
-        self._layouts.clear()
-        self._gists.clear()
+        for memo in (self._layouts, self._gists, self._refused, self._heads):
+            memo.clear()
 
-    def _read_by_layout(self, protocol: "DownstreamProtocol", snapshot: Snapshot, raw: bytes) -> Known | None:
-        shape = protocol.layout
-        if shape is None or shape.snapshot is not snapshot:
-            return None
-        match = shape.pattern.fullmatch(raw)
-        if match is None:
-            return None
-        groups = match.groups()
-        gist = self._gists.get(shape.gist(groups))
-        if gist is None or gist.origin != protocol.origin:
-            return None
-        stated = int(groups[shape.length]) if shape.length >= 0 else -1
-        kept = tuple([groups[number] for number in shape.kept])
-        return Known(snapshot, gist.origin, gist.considered, gist.head, stated=stated, gist=gist, kept=kept)
-
-    def _read_whole(self, protocol: "DownstreamProtocol", snapshot: Snapshot, raw: bytes) -> Known | None:
+    def _read_anew(self, protocol: "DownstreamProtocol", snapshot: Snapshot, raw: bytes) -> _Read | None:
         try:
             head = protocol.heads.parse(raw)
         except HeadError:
@@ -151,30 +178,33 @@ class ExpressLane:
             return None
         if isinstance(considered, Admission) and considered.token.source is _IN_QUERY:
             return None  # its answer must be marked as private
-        stated = head.framing.length if head.framing.kind is _LENGTH else -1
-        if not isinstance(considered, Reply):
-            self._learn(protocol, raw, head, Gist(protocol.origin, considered, head))
-        return Known(snapshot, protocol.origin, considered, head, stated=stated)
+        known = Known(snapshot, protocol.origin, considered, head)
+        groups = self._grouped(protocol, snapshot, raw, known)
+        shape = protocol.layout
+        if groups is None or shape is None:
+            return _Read(known, head.framing.length if head.framing.kind is _LENGTH else -1, None, None)
+        return _Read(known, shape.stated(groups), shape.lines(groups), shape.gist(groups))
 
-    def _learn(self, protocol: "DownstreamProtocol", raw: bytes, head: RequestHead, gist: Gist) -> None:
-        """Learn the layout of a head and what it has in common with others of its kind."""
-        snapshot = self._gate.snapshot
-        terms = snapshot.settings.forwarding
-        access = gist.considered.access if isinstance(gist.considered, Admission) else None
-        if access is not None and access.extraction.sources != _HEADER_ONLY:
-            return  # tokens may stand in lines that the gist does not hold
+    def _grouped(
+        self, protocol: "DownstreamProtocol", snapshot: Snapshot, raw: bytes, known: Known
+    ) -> tuple[bytes, ...] | None:
+        """Find or learn the layout of a head, and what it makes of it; None: it has none."""
+        head, terms = known.head, snapshot.settings.forwarding
+        access = known.considered.access if isinstance(known.considered, Admission) else None
+        if isinstance(known.considered, Reply) or (access is not None and access.extraction.sources != _HEADER_ONLY):
+            return None  # tokens may stand in lines that the gist does not hold
         names = tuple([spelled for _, spelled, _ in head.fields])
         shape = self._layouts.get(names)
         if shape is None:
             shape = layout.learn(raw, head.fields, snapshot, self._wanted) if self._may_learn() else None
             if shape is None:
-                return
+                return None
             self._layouts.put(names, shape)
         match = shape.pattern.fullmatch(raw)
         if match is None or (shape.said and forwarding.is_trusted(terms.trusted, head.peer)):
-            return
+            return None
         protocol.layout = shape
-        self._gists.put(shape.gist(match.groups()), gist)
+        return match.groups()
 
     def _may_learn(self) -> bool:
         now = self._plane.clock.monotonic()

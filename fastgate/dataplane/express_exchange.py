@@ -30,7 +30,7 @@ class ExpressExchange:
 
     __slots__ = (
         *("_active", "_answer", "_began", "_connection", "_forward", "_known", "_lane", "_plane", "_protocol", "_raw"),
-        *("_received", "_sent", "_target", "_upstream_seconds"),
+        *("_received", "_request", "_sent", "_target", "_upstream_seconds"),
     )
 
     def __init__(self, plane: "Dataplane", protocol: "DownstreamProtocol") -> None:
@@ -47,21 +47,22 @@ class ExpressExchange:
         forward: Forward,
         connection: UpstreamConnection,
         raw: bytes,
+        request: bytes,
         body: bytes,
     ) -> None:
-        """Send a request, whole: `raw` is its head, as it came."""
+        """Send a request, whole: `raw` is its head as it came, `request` as it goes on."""
         self._lane = lane
         self._known = known
         self._forward = forward
         self._connection = connection
         self._raw = raw
+        self._request = request
         self._received = len(body)
         self._sent = 0
         self._answer = None
         self._began = self._plane.clock.monotonic()
         self._active[0] += 1
         self._protocol.exchange = self
-        request = known.request(forward)
         connection.begin_whole(self, request + body if body else request, known.head.method, self._plane.outbox)
 
     def answer_ourselves(self, known: Known, reply: Reply) -> None:
@@ -198,7 +199,7 @@ class ExpressExchange:
             exchange.go_on(
                 self._forward,
                 connection,
-                self._known.request(self._forward),
+                self._request,
                 began=self._began,
                 received=self._received,
                 answer=None if self._answer is None else self._answer.head,

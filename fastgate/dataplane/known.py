@@ -3,6 +3,8 @@
 Nothing here is a decision: `gate` makes it anew each time. What is kept is what follows from octets alone.
 """
 
+from typing import NamedTuple
+
 from fastgate.dataplane.pool import Upstream
 from fastgate.gate import Admission
 from fastgate.model import NO_BODY, AnswerHead, BodyKind, Forward, Framing, Reply, RequestHead, Snapshot
@@ -10,22 +12,37 @@ from fastgate.policy import forwarding
 from fastgate.stats import Stats
 
 
-class Gist:
-    """What heads have in common whose request line, Host and Authorization are the same (see `layout`)."""
+class Known:
+    """What request heads come to whose lines that decide are the same: request line, Host, Authorization."""
 
-    __slots__ = ("_closing", "_forward", "_opening", "_stated", "considered", "head", "origin")
+    __slots__ = (
+        *("_closing", "_forward", "_kept", "_latency", "_opening", "_request", "_stated", "considered", "counts"),
+        *("head", "origin", "replied", "replied_at", "reply", "snapshot", "upstream"),
+    )
 
-    def __init__(self, origin: str, considered: Admission | Forward, head: RequestHead) -> None:
+    def __init__(
+        self, snapshot: Snapshot, origin: str, considered: Admission | Forward | Reply, head: RequestHead
+    ) -> None:
+        self.snapshot = snapshot
         self.origin = origin
         self.considered = considered
         self.head = head
         """One of them."""
-        self._opening = self._closing = b""
         self._forward: Forward | None = None
         self._stated = -1
+        self._opening = self._closing = self._request = b""
+        self._kept: tuple[bytes, ...] = ()
+        self._latency: list[float] | None = None
+        self.upstream: Upstream | None = None
+        """Of their route, once one was forwarded."""
+        self.counts: dict[int, list[int]] = {}
+        """Counters of this route's requests by status, once used."""
+        self.reply: Reply | None = None
+        """The last refusal; what was written (`replied`) for this Date (`replied_at`)."""
+        self.replied = self.replied_at = b""
 
-    def write(self, forward: Forward, kept: tuple[bytes, ...], stated: int) -> bytes:
-        """Write the head of the forwarded request, as `forwarding.upstream_request` would.
+    def write(self, forward: Forward, kept: tuple[bytes, ...], stated: int) -> tuple[bytes, bool]:
+        """Write the head of a forwarded request as `forwarding.upstream_request` would; True: as the time before.
 
         `kept` are the client's lines that go on, `stated` is its Content-Length, -1 without one.
         """
@@ -34,76 +51,28 @@ class Gist:
             self._opening = forwarding.opening(self.head, forward)
             self._closing = forwarding.closing(self.head, forward, forward.forwarding, framing)
             self._forward, self._stated = forward, stated
-        return b"".join((self._opening, *kept, self._closing))
-
-
-class Known:
-    """One request head."""
-
-    __slots__ = (
-        *(
-            "_forward",
-            "_gist",
-            "_kept",
-            "_latency",
-            "_request",
-            "_stated",
-            "considered",
-            "counts",
-            "head",
-            "length",
-            "origin",
-        ),
-        *("replied", "replied_at", "reply", "snapshot", "upstream"),
-    )
-
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        origin: str,
-        considered: Admission | Forward | Reply,
-        head: RequestHead,
-        *,
-        stated: int,
-        gist: Gist | None = None,
-        kept: tuple[bytes, ...] = (),
-    ) -> None:
-        """`head` is its own, or with a gist that of a sibling. `stated` is its Content-Length, -1 without one."""
-        self.snapshot = snapshot
-        self.origin = origin
-        self.considered = considered
-        self.head = head
-        self.length = max(0, stated)
-        """Octets of the body."""
-        self._stated = stated
-        self._gist = gist
+        elif kept == self._kept:
+            return self._request, True
         self._kept = kept
-        self._forward: Forward | None = None
-        self._request = b""
-        self._latency: list[float] | None = None
-        self.upstream: Upstream | None = None
-        """Of its route, once it was forwarded."""
-        self.counts: dict[int, list[int]] = {}
-        """Counters of this route's requests by status, once used."""
-        self.reply: Reply | None = None
-        """The last refusal; what was written (`replied`) for this Date (`replied_at`)."""
-        self.replied = self.replied_at = b""
-
-    def request(self, forward: Forward) -> bytes:
-        """Write the head of the forwarded request; the same one as long as the decision is the same."""
-        if forward is not self._forward:
-            self._forward = forward
-            if self._gist is None:
-                self._request = forwarding.upstream_request(self.head, forward, forward.forwarding, self.head.framing)
-            else:
-                self._request = self._gist.write(forward, self._kept, self._stated)
-        return self._request
+        self._request = b"".join((self._opening, *kept, self._closing))
+        return self._request, False
 
     def latency(self, stats: Stats, forward: Forward) -> list[float]:
         """Find the histogram of its upstream's latency."""
         if self._latency is None:
             self._latency = stats.upstream_seconds.row(forward.route.service.name)
         return self._latency
+
+
+class Repeated(NamedTuple):
+    """A whole head that was seen again."""
+
+    known: Known
+    length: int
+    """Octets of the body."""
+    forward: Forward
+    request: bytes
+    """What was written for this decision."""
 
 
 class KnownAnswer:

@@ -36,6 +36,14 @@ class Layout(NamedTuple):
     said: bool
     """The client speaks of how it came (KEPT_FROM_TRUSTED); those lines are left out."""
 
+    def stated(self, groups: tuple[bytes, ...]) -> int:
+        """Read Content-Length; -1 without one."""
+        return int(groups[self.length]) if self.length >= 0 else -1
+
+    def lines(self, groups: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """Take the lines that go on out of the groups."""
+        return tuple([groups[number] for number in self.kept])
+
 
 def learn(raw: bytes, fields: tuple[Field, ...], snapshot: Snapshot, wanted: frozenset[bytes]) -> Layout | None:
     """Learn the layout of a head from its octets and its fields; None: it has none.
