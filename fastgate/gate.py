@@ -15,7 +15,6 @@ from fastgate.model import (
     AccessToken,
     Denial,
     Forward,
-    Remembered,
     Reply,
     RequestHead,
     Route,
@@ -25,6 +24,7 @@ from fastgate.model import (
 from fastgate.policy import bearer, forwarding, replies, routing, verification
 from fastgate.policy.digest import token_key
 from fastgate.policy.freshness import fresh_until
+from fastgate.tokens.memory import Entry
 from fastgate.tokens.resolver import Tokens
 
 
@@ -32,7 +32,7 @@ class Admission:
     """A head with an access token, in one snapshot; and the last answer to it, as long as that holds."""
 
     __slots__ = (
-        *("access", "answer", "begins", "ends", "fresh_until", "head", "hits", "key", "remembered", "route"),
+        *("access", "answer", "begins", "ends", "entry", "fingerprint", "fresh_until", "head", "hits", "key", "route"),
         *("snapshot", "token"),
     )
 
@@ -45,8 +45,10 @@ class Admission:
         self.key = token_key(access.provider, token.value)
         """Under which the token is remembered."""
         self.answer: Forward | Reply | None = None
-        """Holds while `remembered` is, before `fresh_until` (monotonic), from `begins` to `ends` (wall seconds)."""
-        self.remembered: Remembered | None = None
+        """Holds while `entry` is current, before `fresh_until` (monotonic), from `begins` to `ends` (wall seconds)."""
+        self.entry: Entry | None = None
+        self.fingerprint = b""
+        """Under which the token would be revoked; once it was looked for."""
         self.fresh_until = self.begins = self.ends = 0.0
         self.hits: list[int] = []
         """The counter of hits of this kind."""
@@ -55,12 +57,13 @@ class Admission:
 class Gate:
     """Holds one snapshot; a request sees the one that was current when it was admitted."""
 
-    __slots__ = ("_clock", "_tokens", "snapshot")
+    __slots__ = ("_clock", "_revoked", "_tokens", "snapshot")
 
     def __init__(self, snapshot: Snapshot, tokens: Tokens, clock: Clock) -> None:
         self.snapshot = snapshot
         """What is in force."""
         self._tokens = tokens
+        self._revoked = tokens.revoked
         self._clock = clock
 
     def swap(self, snapshot: Snapshot) -> None:
@@ -96,30 +99,37 @@ class Gate:
         """Decide on what is remembered; None: the token is to be asked about, or the snapshot is no longer in force."""
         if admission.snapshot is not self.snapshot:
             return None
-        remembered = self._tokens.recall(admission.key, admission.token)  # 6
-        if remembered is None:
-            return None
+        entry = admission.entry
         if (
-            remembered is admission.remembered
+            entry is not None
+            and entry.current
             and self._clock.monotonic() < admission.fresh_until
             and admission.begins <= self._clock.now() < admission.ends
+            and not (self._revoked and self._is_revoked(admission))
         ):
             # Neither the facts have changed since this answer was given, nor anything that time does to them.
+            entry.used = True
             admission.hits[0] += 1
             return admission.answer
-        return self._decide_anew(admission, remembered)
+        entry = self._tokens.recall(admission.key, admission.token)  # 6
+        return None if entry is None else self._decide_anew(admission, entry)
 
-    def _decide_anew(self, admission: Admission, remembered: Remembered) -> Forward | Reply | None:
+    def _is_revoked(self, admission: Admission) -> bool:
+        if not admission.fingerprint:
+            admission.fingerprint = self._tokens.fingerprint(admission.token)
+        return admission.fingerprint in self._revoked
+
+    def _decide_anew(self, admission: Admission, entry: Entry) -> Forward | Reply | None:
         access = admission.access
-        state = self._tokens.fresh(access, remembered)
+        state = self._tokens.fresh(access, entry)
         if state is None:
             return None  # 7
         begins, ends = (0.0, inf) if state is INACTIVE else verification.window(state, access.policy)
         admission.answer = answer = self.decide(admission, state)
-        admission.remembered = remembered if begins <= self._clock.now() < ends else None
+        admission.entry = entry if begins <= self._clock.now() < ends else None
         admission.begins, admission.ends = begins, ends
-        admission.fresh_until = fresh_until(remembered, access.freshness)
-        admission.hits = hits = self._tokens.hits_of(remembered)
+        admission.fresh_until = fresh_until(entry.remembered, access.freshness)
+        admission.hits = hits = self._tokens.hits_of(entry)
         hits[0] += 1
         return answer
 

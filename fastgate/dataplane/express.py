@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastgate.dataplane import layout
 from fastgate.dataplane.answer import parse_answer_head
-from fastgate.dataplane.known import Known, KnownAnswer, Repeated
+from fastgate.dataplane.known import Known, KnownAnswer, Repeated, Tally
 from fastgate.dataplane.layout import Layout
 from fastgate.dataplane.memo import LONGEST, Memo
 from fastgate.errors import ForwardError, HeadError
 from fastgate.gate import Admission, Pending
-from fastgate.model import BodyKind, Forward, Reply, RequestHead, Snapshot, TokenSource
+from fastgate.model import BodyKind, Forward, Reply, RequestHead, Route, Snapshot, TokenSource
 from fastgate.policy import forwarding
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 4096
 """Octets of a head that is taken."""
-_HEADS: Final = 2048
+_HEADS: Final = 4096
 _REFUSED: Final = 256
 """Of their own: refused requests never push out what is known of others."""
-_GISTS: Final = 8192
+_GISTS: Final = 4096
 _ANSWERS: Final = 1024
 _LAYOUTS: Final = 64
 _BURST: Final = 32.0
@@ -67,6 +67,7 @@ class ExpressLane:
         self._refused: Memo[tuple[bytes, ...], Known] = Memo(_REFUSED)
         self._answers: Memo[bytes, KnownAnswer] = Memo(_ANSWERS)
         self._layouts: Memo[tuple[bytes, ...], Layout] = Memo(_LAYOUTS)
+        self._tallies: dict[Route, Tally] = {}
         self._credit = _BURST
         self._credited_at = plane.clock.monotonic()
         self._snapshot: Snapshot | None = None
@@ -108,16 +109,21 @@ class ExpressLane:
         request = repeated.request if repeated is not None and repeated.forward is decision else None
         if request is None:
             request = self._write(protocol, raw, read, decision)
-        upstream = known.upstream
-        if upstream is None:
-            upstream = known.upstream = self._plane.upstreams.of(decision.route.service)
-        connection = upstream.take() if request is not None else None
+        tally = known.tally
+        if tally is None:
+            tally = known.tally = self._tally(decision.route)
+        connection = tally.upstream.take() if request is not None else None
         if request is None or connection is None:
             return decision
-        protocol.express_exchange().begin(
-            self, known, decision, connection, raw, request, data[end:] if length else b""
-        )
+        body = data[end:] if length else b""
+        protocol.express_exchange().begin(self, known, decision, tally, connection, raw, request, body)
         return True
+
+    def _tally(self, route: Route) -> Tally:
+        tally = self._tallies.get(route)
+        if tally is None:
+            tally = self._tallies[route] = Tally(route, self._plane.upstreams.of(route.service), self._plane.stats)
+        return tally
 
     def _write(self, protocol: "DownstreamProtocol", raw: bytes, read: _Read | None, forward: Forward) -> bytes | None:
         """Write the forwarded head; one that is written a second time is remembered whole."""
@@ -165,8 +171,11 @@ class ExpressLane:
         """Forget what depends on the snapshot that was in force before."""
         self._snapshot = snapshot
         self._wanted = frozenset(name for route in snapshot.routes for name, _ in route.match.headers)
-        for memo in (self._layouts, self._gists, self._refused, self._heads):
-            memo.clear()
+        self._layouts.clear()
+        self._gists.clear()
+        self._refused.clear()
+        self._heads.clear()
+        self._tallies.clear()
 
     def _read_anew(self, protocol: "DownstreamProtocol", snapshot: Snapshot, raw: bytes) -> _Read | None:
         try:
@@ -178,20 +187,29 @@ class ExpressLane:
             return None
         if isinstance(considered, Admission) and considered.token.source is _IN_QUERY:
             return None  # its answer must be marked as private
-        known = Known(snapshot, protocol.origin, considered, head)
-        groups = self._grouped(protocol, snapshot, raw, known)
+        groups = self._grouped(protocol, snapshot, raw, head, considered)
         shape = protocol.layout
         if groups is None or shape is None:
+            known = Known(snapshot, protocol.origin, considered, head)
             return _Read(known, head.framing.length if head.framing.kind is _LENGTH else -1, None, None)
+        # Fields that may differ in the next head decide nothing: they need not be kept.
+        slim = head._replace(fields=())
+        if isinstance(considered, Admission):
+            considered.head = slim
+        known = Known(snapshot, protocol.origin, considered, slim)
         return _Read(known, shape.stated(groups), shape.lines(groups), shape.gist(groups))
 
     def _grouped(
-        self, protocol: "DownstreamProtocol", snapshot: Snapshot, raw: bytes, known: Known
+        self,
+        protocol: "DownstreamProtocol",
+        snapshot: Snapshot,
+        raw: bytes,
+        head: RequestHead,
+        considered: Admission | Forward | Reply,
     ) -> tuple[bytes, ...] | None:
         """Find or learn the layout of a head, and what it makes of it; None: it has none."""
-        head, terms = known.head, snapshot.settings.forwarding
-        access = known.considered.access if isinstance(known.considered, Admission) else None
-        if isinstance(known.considered, Reply) or (access is not None and access.extraction.sources != _HEADER_ONLY):
+        access = considered.access if isinstance(considered, Admission) else None
+        if isinstance(considered, Reply) or (access is not None and access.extraction.sources != _HEADER_ONLY):
             return None  # tokens may stand in lines that the gist does not hold
         names = tuple([spelled for _, spelled, _ in head.fields])
         shape = self._layouts.get(names)
@@ -201,7 +219,7 @@ class ExpressLane:
                 return None
             self._layouts.put(names, shape)
         match = shape.pattern.fullmatch(raw)
-        if match is None or (shape.said and forwarding.is_trusted(terms.trusted, head.peer)):
+        if match is None or (shape.said and forwarding.is_trusted(snapshot.settings.forwarding.trusted, head.peer)):
             return None
         protocol.layout = shape
         return match.groups()

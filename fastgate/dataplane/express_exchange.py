@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from fastgate.dataplane.exchange import Exchange
-from fastgate.dataplane.known import Known, KnownAnswer
+from fastgate.dataplane.known import Known, KnownAnswer, Tally
 from fastgate.dataplane.upstream import UpstreamConnection
 from fastgate.errors import ForwardError, HeadError
 from fastgate.model import AnswerHead, Field, Forward, Reply
@@ -30,7 +30,7 @@ class ExpressExchange:
 
     __slots__ = (
         *("_active", "_answer", "_began", "_connection", "_forward", "_known", "_lane", "_plane", "_protocol", "_raw"),
-        *("_received", "_request", "_sent", "_target", "_upstream_seconds"),
+        *("_received", "_request", "_sent", "_tally", "_target", "_upstream_seconds"),
     )
 
     def __init__(self, plane: "Dataplane", protocol: "DownstreamProtocol") -> None:
@@ -45,6 +45,7 @@ class ExpressExchange:
         lane: "ExpressLane",
         known: Known,
         forward: Forward,
+        tally: Tally,
         connection: UpstreamConnection,
         raw: bytes,
         request: bytes,
@@ -54,6 +55,7 @@ class ExpressExchange:
         self._lane = lane
         self._known = known
         self._forward = forward
+        self._tally = tally
         self._connection = connection
         self._raw = raw
         self._request = request
@@ -78,7 +80,7 @@ class ExpressExchange:
         outcome = replies.outcome(reply)
         if outcome == "refused" and reply.route:
             plane.stats.denials.add(reply.route, reply.reason)
-        self._count(known, reply.status, reply.route)
+        plane.stats.requests.add(reply.route, str(reply.status))
         if plane.record is not None:
             self._known, self._began = known, plane.clock.monotonic()
             self._received = self._sent = 0
@@ -108,7 +110,7 @@ class ExpressExchange:
         self._answer = answer
         self._target = connection.target
         self._upstream_seconds = plane.clock.monotonic() - self._began
-        count(known.latency(plane.stats, self._forward), self._upstream_seconds)
+        count(self._tally.latency, self._upstream_seconds)
         self._sent = len(data) - end
         plane.outbox.send(transport, answer.written + data[end:] if answer.length else answer.written)
         if self._sent < answer.length:
@@ -133,7 +135,7 @@ class ExpressExchange:
         self._connection = None
         self._active[0] -= 1
         status = 0 if answer is None else answer.head.status
-        self._count(self._known, status, self._forward.route.name)
+        self._tally.count(status)
         if self._plane.record is not None:
             self._record(status, "forwarded", "", self._forward.route.name, self._forward)
         self._protocol.rest()
@@ -206,14 +208,6 @@ class ExpressExchange:
                 sent=self._sent,
             )
         return exchange
-
-    # --- counting -------------------------------------------------------------------------------------------
-
-    def _count(self, known: Known, status: int, route: str) -> None:
-        cell = known.counts.get(status)
-        if cell is None:
-            cell = known.counts[status] = self._plane.stats.requests.cell(route, str(status))
-        cell[0] += 1
 
     def _record(self, status: int, outcome: str, reason: str, route: str, forward: Forward | None) -> None:
         self._plane.complete(

@@ -7,17 +7,38 @@ from typing import NamedTuple
 
 from fastgate.dataplane.pool import Upstream
 from fastgate.gate import Admission
-from fastgate.model import NO_BODY, AnswerHead, BodyKind, Forward, Framing, Reply, RequestHead, Snapshot
+from fastgate.model import NO_BODY, AnswerHead, BodyKind, Forward, Framing, Reply, RequestHead, Route, Snapshot
 from fastgate.policy import forwarding
 from fastgate.stats import Stats
+
+
+class Tally:
+    """What all requests of one route share: where they lead, and how they are counted."""
+
+    __slots__ = ("_counts", "_requests", "_route", "latency", "upstream")
+
+    def __init__(self, route: Route, upstream: Upstream, stats: Stats) -> None:
+        self._route = route.name
+        self._requests = stats.requests
+        self._counts: dict[int, list[int]] = {}
+        self.upstream = upstream
+        self.latency = stats.upstream_seconds.row(route.service.name)
+        """A row of the histogram."""
+
+    def count(self, status: int) -> None:
+        """Count an answer."""
+        cell = self._counts.get(status)
+        if cell is None:
+            cell = self._counts[status] = self._requests.cell(self._route, str(status))
+        cell[0] += 1
 
 
 class Known:
     """What request heads come to whose lines that decide are the same: request line, Host, Authorization."""
 
     __slots__ = (
-        *("_closing", "_forward", "_kept", "_latency", "_opening", "_request", "_stated", "considered", "counts"),
-        *("head", "origin", "replied", "replied_at", "reply", "snapshot", "upstream"),
+        *("_closing", "_forward", "_kept", "_opening", "_stated", "considered", "head", "origin", "replied"),
+        *("replied_at", "reply", "snapshot", "tally"),
     )
 
     def __init__(
@@ -27,16 +48,14 @@ class Known:
         self.origin = origin
         self.considered = considered
         self.head = head
-        """One of them."""
+        """One of them; without its fields when they may be others."""
         self._forward: Forward | None = None
         self._stated = -1
-        self._opening = self._closing = self._request = b""
-        self._kept: tuple[bytes, ...] = ()
-        self._latency: list[float] | None = None
-        self.upstream: Upstream | None = None
-        """Of their route, once one was forwarded."""
-        self.counts: dict[int, list[int]] = {}
-        """Counters of this route's requests by status, once used."""
+        self._opening = self._closing = b""
+        self._kept = 0
+        """A hash of the lines that went on the time before."""
+        self.tally: Tally | None = None
+        """Of its route, once one was forwarded."""
         self.reply: Reply | None = None
         """The last refusal; what was written (`replied`) for this Date (`replied_at`)."""
         self.replied = self.replied_at = b""
@@ -51,17 +70,8 @@ class Known:
             self._opening = forwarding.opening(self.head, forward)
             self._closing = forwarding.closing(self.head, forward, forward.forwarding, framing)
             self._forward, self._stated = forward, stated
-        elif kept == self._kept:
-            return self._request, True
-        self._kept = kept
-        self._request = b"".join((self._opening, *kept, self._closing))
-        return self._request, False
-
-    def latency(self, stats: Stats, forward: Forward) -> list[float]:
-        """Find the histogram of its upstream's latency."""
-        if self._latency is None:
-            self._latency = stats.upstream_seconds.row(forward.route.service.name)
-        return self._latency
+        before, self._kept = self._kept, hash(kept)
+        return b"".join((self._opening, *kept, self._closing)), before == self._kept
 
 
 class Repeated(NamedTuple):

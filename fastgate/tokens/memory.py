@@ -5,21 +5,39 @@ It knows neither freshness nor time: the resolver decides what is worth keeping,
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Final
 
 from fastgate.model import INACTIVE, ActiveToken, Remembered
 
+_CHANCES: Final = 16
+"""Entries in use that may be passed over to find room for one: it bounds what a single `put` costs."""
+
+
+class Entry:
+    """What is remembered of one token. Whoever holds on to it sees by `current` whether it still is."""
+
+    __slots__ = ("current", "remembered", "used")
+
+    def __init__(self, remembered: Remembered, *, current: bool = True) -> None:
+        self.remembered = remembered
+        self.current = current
+        self.used = False
+        """Since it was last looked at as a candidate to make room: set by whoever uses it."""
+
 
 class MemoryTier:
-    """Remembered token states; the least recently used one makes room. Every operation but `drop_if` is O(1).
+    """Remembered token states; one that was not used for long makes room. Every operation but `drop_if` is O(1).
 
-    Active and inactive tokens are bounded apart, so that a flood of bad tokens never pushes out a good one.
+    Active and inactive tokens are bounded apart, so that a flood of bad tokens never pushes out a good one. What is in
+    use gets a second chance (the clock algorithm): a use costs a flag, and nothing is moved.
     """
 
     __slots__ = ("_active", "_inactive", "_max_active", "_max_inactive")
 
     def __init__(self, max_entries: int, max_inactive: int) -> None:
-        self._active: OrderedDict[bytes, Remembered] = OrderedDict()
-        self._inactive: OrderedDict[bytes, Remembered] = OrderedDict()
+        # A plain dict would search for its oldest key among all those that were deleted before.
+        self._active: OrderedDict[bytes, Entry] = OrderedDict()
+        self._inactive: OrderedDict[bytes, Entry] = OrderedDict()
         self._max_active = max_entries
         self._max_inactive = max_inactive
 
@@ -39,46 +57,62 @@ class MemoryTier:
         """Number of inactive tokens remembered."""
         return len(self._inactive)
 
+    def entry(self, key: bytes) -> Entry | None:
+        """Return the entry under `key`, fresh or not, and count this as a use."""
+        entry = self._active.get(key) or self._inactive.get(key)
+        if entry is not None:
+            entry.used = True
+        return entry
+
     def get(self, key: bytes) -> Remembered | None:
         """Return what is remembered under `key`, fresh or not."""
-        remembered = self._active.get(key)
-        if remembered is not None:
-            self._active.move_to_end(key)
-            return remembered
-        remembered = self._inactive.get(key)
-        if remembered is not None:
-            self._inactive.move_to_end(key)
-        return remembered
+        entry = self.entry(key)
+        return None if entry is None else entry.remembered
 
     def put(self, key: bytes, remembered: Remembered) -> None:
         """Remember, in place of whatever was known about `key`."""
+        self.drop(key)
         if remembered.state is INACTIVE:
-            entries, others, bound = self._inactive, self._active, self._max_inactive
+            entries, bound = self._inactive, self._max_inactive
         else:
-            entries, others, bound = self._active, self._inactive, self._max_active
-        others.pop(key, None)
-        entries[key] = remembered
-        entries.move_to_end(key)
+            entries, bound = self._active, self._max_active
+        entries[key] = Entry(remembered)
         if len(entries) > bound:
-            entries.popitem(last=False)
+            _make_room(entries)
 
     def drop(self, key: bytes) -> bool:
         """Forget `key`; True when an active token was known under it."""
-        self._inactive.pop(key, None)
-        return self._active.pop(key, None) is not None
+        entry = self._active.pop(key, None)
+        for forgotten in (entry, self._inactive.pop(key, None)):
+            if forgotten is not None:
+                forgotten.current = False
+        return entry is not None
 
     def drop_if(self, covered: Callable[[ActiveToken], bool]) -> int:
         """Forget every active token that is `covered`; returns how many. Walks them all: for operators."""
         keys = [
             key
-            for key, remembered in self._active.items()
-            if isinstance(remembered.state, ActiveToken) and covered(remembered.state)
+            for key, entry in self._active.items()
+            if isinstance(entry.remembered.state, ActiveToken) and covered(entry.remembered.state)
         ]
         for key in keys:
-            del self._active[key]
+            self.drop(key)
         return len(keys)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._active.clear()
-        self._inactive.clear()
+        for entries in (self._active, self._inactive):
+            for entry in entries.values():
+                entry.current = False
+            entries.clear()
+
+
+def _make_room(entries: OrderedDict[bytes, Entry]) -> None:
+    """Forget the oldest entry that was not used since it was last here."""
+    for chance in range(_CHANCES + 1):
+        key, entry = entries.popitem(last=False)
+        if not entry.used or chance == _CHANCES:
+            entry.current = False
+            return
+        entry.used = False
+        entries[key] = entry

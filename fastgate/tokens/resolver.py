@@ -24,12 +24,12 @@ from fastgate.stats import Stats
 from fastgate.tokens.flight import Flights
 from fastgate.tokens.health import OUT_OF_REACH
 from fastgate.tokens.introspectors import Introspectors
-from fastgate.tokens.memory import MemoryTier
+from fastgate.tokens.memory import Entry, MemoryTier
 from fastgate.tokens.revocation import Revocations
 
 MAX_DIGEST_KEYS: Final = 64
-REVOKED: Final = Remembered(INACTIVE, inf)
-"""What is known of a revoked token: no answer is fresher."""
+REVOKED: Final = Entry(Remembered(INACTIVE, inf), current=False)
+"""What is known of a revoked token: no answer is fresher. Nobody may hold on to it: a revocation ends one day."""
 
 
 class Tokens:
@@ -52,6 +52,8 @@ class Tokens:
         self._clock = clock
         self._stats = stats
         self._revocations = revocations
+        self.revoked = revocations.tokens
+        """By fingerprint, the tokens that were revoked one by one; usually there are none."""
         self._flights: Flights[bytes, TokenState] = Flights(stats.flights)
         self._introspectors = Introspectors(clock, stats)
         self._active_hits = stats.cache_hits.cell("memory", "active")
@@ -64,19 +66,19 @@ class Tokens:
 
     # --- on every request ---------------------------------------------------------------------------------
 
-    def recall(self, key: bytes, token: AccessToken) -> Remembered | None:
+    def recall(self, key: bytes, token: AccessToken) -> Entry | None:
         """Return what is remembered of a token, fresh or not; a revoked one is inactive, whatever is remembered."""
-        if self._revocations.any_token and self._revocations.token_revoked(self._fingerprint(token.value)):
+        if self.revoked and self._revocations.token_revoked(self.fingerprint(token)):
             return REVOKED
-        remembered = self._memory.get(key)
-        if remembered is None:
+        entry = self._memory.entry(key)
+        if entry is None:
             self._stats.cache_misses.add("memory", "absent")
-        return remembered
+        return entry
 
-    def fresh(self, access: Access, remembered: Remembered) -> TokenState | None:
+    def fresh(self, access: Access, entry: Entry) -> TokenState | None:
         """Return the state of a remembered token, if this route may still use it; None: ask with `resolve`."""
-        state = remembered.state
-        if self._clock.monotonic() >= fresh_until(remembered, access.freshness):
+        state = entry.remembered.state
+        if self._clock.monotonic() >= fresh_until(entry.remembered, access.freshness):
             self._stats.cache_misses.add("memory", "stale")
             return None
         if isinstance(state, ActiveToken) and state.exp is not None and state.exp <= self._clock.now():
@@ -84,11 +86,15 @@ class Tokens:
             return None
         return state
 
-    def hits_of(self, remembered: Remembered) -> list[int]:
+    def hits_of(self, entry: Entry) -> list[int]:
         """Return the counter of hits of this kind."""
-        if remembered is REVOKED:
+        if entry is REVOKED:
             return self._revoked_hits
-        return self._inactive_hits if remembered.state is INACTIVE else self._active_hits
+        return self._inactive_hits if entry.remembered.state is INACTIVE else self._active_hits
+
+    def fingerprint(self, token: AccessToken) -> bytes:
+        """Digest the token alone: it stays revoked when a reload changes the keys of the memory."""
+        return fingerprint(token.value, self._fingerprint_key)
 
     async def resolve(self, access: Access, token: AccessToken) -> TokenState:
         """Return the state of a token of which nothing fresh is remembered. Raises IntrospectionError: we cannot know.
@@ -97,7 +103,7 @@ class Tokens:
         """
         provider = access.provider
         key = token_key(provider, token.value)
-        if self._revocations.token_revoked(self._fingerprint(token.value)):
+        if self._revocations.token_revoked(self.fingerprint(token)):
             return INACTIVE
         state = self._remembered(key, access)  # another request may have learned it meanwhile
         if state is not None:
@@ -196,7 +202,7 @@ class Tokens:
         known = before is not None and before.state is not INACTIVE
         state = await self._introspectors.introspect(provider, token.value, known=known)
         # From here on nothing awaits: no revocation can come between this check and the writing.
-        if isinstance(state, ActiveToken) and self._revocations.covers(self._fingerprint(token.value), state):
+        if isinstance(state, ActiveToken) and self._revocations.covers(self.fingerprint(token), state):
             state = INACTIVE
         # Whatever was known is out of date, even when the new answer is not to be remembered.
         self._memory.drop(key)
@@ -232,7 +238,7 @@ class Tokens:
         # A single unknown end makes the end unknown: the same token may be remembered from two providers.
         known = [end for end in ends if end is not None]
         until = float(max(known)) if known and len(known) == len(ends) else None
-        self._revocations.revoke_token(self._fingerprint(token), until)
+        self._revocations.revoke_token(fingerprint(token, self._fingerprint_key), until)
         for key in keys:
             self._memory.drop(key)
 
@@ -244,7 +250,3 @@ class Tokens:
         return self._memory.drop_if(
             lambda state: state.claims.get(mark.claim) == mark.value and self._revocations.claims_revoked(state)
         )
-
-    def _fingerprint(self, token: str) -> bytes:
-        """Digest the token alone: it stays revoked when a reload changes the keys of the memory."""
-        return fingerprint(token, self._fingerprint_key)

@@ -1,6 +1,6 @@
 """What was revoked here: it beats every answer, remembered or still under way."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from fastgate.clock import Clock
@@ -54,9 +54,9 @@ class Revocations:
         return f"<Revocations tokens={len(self._tokens)} claims={len(self._claims)}>"
 
     @property
-    def any_token(self) -> bool:
-        """Whether a single token was revoked; when not, `token_revoked` need not be asked."""
-        return bool(self._tokens)
+    def tokens(self) -> Mapping[bytes, object]:
+        """The tokens that were revoked one by one, always the same mapping; one not in it need not be asked about."""
+        return self._tokens
 
     def revoke_token(self, key: bytes, until: float | None = None) -> Mark:
         """Revoke one token until its `exp` (wall seconds), where known. Raises RevocationsFullError."""
@@ -164,7 +164,8 @@ class Revocations:
     def _make_room(self, *, known: bool) -> None:
         if known or len(self) < self._max_entries:
             return
-        self._tokens = {key: each for key, each in self._tokens.items() if self._live(each)}
+        for key in [key for key, each in self._tokens.items() if not self._live(each)]:
+            del self._tokens[key]
         self._claims = {name: each for name, each in self._claims.items() if self._live(each)}
         if len(self) >= self._max_entries:
             raise RevocationsFullError(f"{self._max_entries} revocations are held already")

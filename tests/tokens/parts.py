@@ -76,10 +76,10 @@ def active(**claims):
 
 def peek(tokens, access, token):
     """Look into the memory as the gate does before it asks."""
-    remembered = tokens.recall(token_key(access.provider, token.value), token)
-    state = None if remembered is None else tokens.fresh(access, remembered)
-    if remembered is not None and state is not None:
-        tokens.hits_of(remembered)[0] += 1
+    entry = tokens.recall(token_key(access.provider, token.value), token)
+    state = None if entry is None else tokens.fresh(access, entry)
+    if entry is not None and state is not None:
+        tokens.hits_of(entry)[0] += 1
     return state
 
 

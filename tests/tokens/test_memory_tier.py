@@ -24,8 +24,8 @@ def test_a_million_random_tokens_neither_grow_memory_nor_push_out_a_good_one():
     assert memory.get(key(0)) is None
 
 
-def test_the_least_recently_used_token_makes_room():
-    """T25: bounded by count; what was used lately stays."""
+def test_a_token_that_was_not_used_makes_room():
+    """T25: bounded by count; what was used since it was put, or passed over, stays."""
     memory = MemoryTier(max_entries=3, max_inactive=3)
     for number in range(3):
         memory.put(key(number), GOOD)
@@ -34,7 +34,7 @@ def test_the_least_recently_used_token_makes_room():
     assert [memory.get(key(number)) is not None for number in range(4)] == [True, False, True, True]
 
 
-def test_the_least_recently_used_inactive_token_makes_room():
+def test_an_inactive_token_that_was_not_used_makes_room():
     """T25: a bad token that keeps coming stays remembered among others that do not."""
     memory = MemoryTier(max_entries=3, max_inactive=2)
     memory.put(key(0), BAD)
@@ -110,3 +110,37 @@ def test_its_repr_shows_counts_and_no_claim():
     memory.put(b"k", GOOD)
     assert repr(memory) == "<MemoryTier active=1 inactive=0>"
     assert "alex" not in repr(GOOD)
+
+
+def test_room_is_found_when_everything_is_in_use():
+    """T25: the bound holds, and no `put` looks through more than a few entries."""
+    memory = MemoryTier(1000, 10)
+    for number in range(1000):
+        memory.put(key(number), GOOD)
+        memory.get(key(number))
+    for number in range(1000, 1010):
+        memory.put(key(number), GOOD)
+    assert memory.active == 1000
+    assert sum(memory.get(key(number)) is None for number in range(200)) == 10
+
+
+def test_whoever_holds_on_to_an_entry_sees_that_it_is_no_longer_current():
+    """T24, N18: dropped, replaced, pushed out or cleared, it may not be used."""
+    memory = MemoryTier(2, 2)
+    entries = []
+    for end in (
+        lambda: memory.drop(b"k"),
+        lambda: memory.put(b"k", BAD),
+        lambda: (memory.put(b"l", GOOD), memory.put(b"m", GOOD)),
+        lambda: memory.drop_if(bool),
+        memory.clear,
+    ):
+        memory.clear()
+        memory.put(b"k", GOOD)
+        entry = memory.entry(b"k")
+        entries.append(entry)
+        assert entry.current
+        entry.used = False
+        end()
+        assert not entry.current
+    assert len({id(entry) for entry in entries}) == 5

@@ -7,6 +7,7 @@ import pytest
 
 from fastgate.errors import Cannot, IntrospectionError
 from fastgate.model import INACTIVE, ActiveToken, Freshness
+from fastgate.policy.digest import token_key
 from fastgate.tokens.memory import MemoryTier
 from fastgate.tokens.revocation import Revocations, RevocationsFullError
 from tests.support.idp import Idp, says
@@ -610,9 +611,8 @@ async def test_random_tokens_by_the_thousand(idp, world, clock):
     assert len(idp.questions) <= 1 + 20 + access.provider.concurrency
     assert (world.memory.active, world.memory.inactive) == (1, 10)
     assert isinstance(peek(tokens, access, bearer("good")), ActiveToken)
-    world.memory._active[next(iter(world.memory._active))] = world.memory._active[
-        next(iter(world.memory._active))
-    ]._replace(fetched_at=clock.monotonic() - 1000)
+    key = token_key(access.provider, "good")
+    world.memory.put(key, world.memory.get(key)._replace(fetched_at=clock.monotonic() - 1000))
     assert isinstance(await world.get(access, "good"), ActiveToken)
 
 
