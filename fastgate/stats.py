@@ -96,6 +96,7 @@ class Stats:
         "requests",
         "requests_active",
         "revocations",
+        "splices",
         "upstream_connections",
         "upstream_retries",
         "upstream_seconds",
@@ -118,6 +119,7 @@ class Stats:
         self.cache_misses = Counter("fastgate_cache_misses", "Token states not remembered.", "tier", "reason")
         self.flights = Counter("fastgate_flights", "Token loads: started, or joined while under way.", "role")
         self.revocations = Counter("fastgate_revocations", "Revocations taken.", "kind")
+        self.splices = Counter("fastgate_splices", "Large bodies passed from socket to socket.")
         self.upstream_seconds = Histogram(
             "fastgate_upstream_seconds", "Time from a forwarded head to the answer's head.", "service"
         )

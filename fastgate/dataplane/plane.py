@@ -9,6 +9,7 @@ from fastgate.dataplane.date import HttpDate
 from fastgate.dataplane.express import ExpressLane
 from fastgate.dataplane.outbox import Outbox
 from fastgate.dataplane.pool import Upstream
+from fastgate.dataplane.splice import Pumps
 from fastgate.gate import Gate
 from fastgate.model import Completion, Limits, RequestHead, Service
 from fastgate.stats import Stats
@@ -70,7 +71,8 @@ class Dataplane:
     """The shared side of all exchanges."""
 
     __slots__ = (
-        *("clock", "date", "draining", "express", "gate", "limits", "loop", "outbox", "record", "stats", "upstreams"),
+        *("clock", "date", "draining", "express", "gate", "limits", "loop", "outbox", "pumps", "record", "stats"),
+        "upstreams",
     )
 
     def __init__(
@@ -94,6 +96,7 @@ class Dataplane:
         """Takes the access line of a finished request; None: not wanted."""
         self.date = HttpDate(clock.now)
         self.outbox = Outbox(self.loop)
+        self.pumps = Pumps(self.loop, stats)
         self.draining = False
         self.express: ExpressLane | None = None
         self.use_express_lane(wanted=express_lane)
