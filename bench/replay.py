@@ -67,6 +67,9 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         """Nothing to close."""
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing is buffered."""
+
 
 class Loop:
     """The running loop, but for connections: they lead to an upstream that has the answer ready."""

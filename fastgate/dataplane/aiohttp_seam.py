@@ -1,15 +1,14 @@
 """Every touch of aiohttp's non-public parts, in one place; `tests/dataplane/test_aiohttp_seam.py` guards them.
 
-aiohttp's `RequestHandler` keeps the connection, feeds its parser, queues the messages and gives each body a stream with
-flow control. We take each message from its queue at once, so that its own task per connection has nothing to do.
+aiohttp's `RequestHandler` keeps the connection and its server knows which are open. It would also parse what arrives,
+queue messages and run a task for them; we read heads and bodies ourselves (decisions 1 and 10).
 """
 
 from typing import Final
 
 import aiohttp
 from aiohttp import http_parser
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.web_protocol import RequestHandler
 
 from fastgate.errors import StartError
 
@@ -35,26 +34,6 @@ def _parser_is_compiled() -> bool:
     return http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy
 
 
-def feed_head(protocol: RequestHandler, raw: bytes) -> tuple[BaseException | None, StreamReader]:
-    """Feed one complete head to aiohttp's parser and take the message it made.
-
-    Returns why the parser refused it (None: it did not), and the stream into which the body will be fed.
-    """
-    if protocol._parser is not None and protocol._upgraded:
-        # It stopped at the end of a request that asked for an upgrade, which was ours to make or to decline.
-        protocol._parser.set_upgraded(False)
-        protocol._upgraded = False
-    RequestHandler.data_received(protocol, raw)
-    if not protocol._messages:
-        return ConnectionResetError("the connection is closing"), EMPTY_PAYLOAD
-    message, payload = protocol._messages.popleft()
-    if isinstance(message, _ErrInfo):
-        return message.exc, payload
-    if protocol._parser is not None:
-        protocol._parser.message_consumed()
-    return None, payload
-
-
-def reading_is_paused(protocol: RequestHandler) -> bool:
-    """The body's buffer is full: not the client, but whoever reads the body is slow."""
-    return protocol._reading_paused
+def drop_parser(protocol: RequestHandler) -> None:
+    """Messages are read by us: a connection needs no parser of aiohttp's, which would outweigh the rest of it."""
+    protocol._parser = None

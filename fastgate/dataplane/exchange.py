@@ -1,7 +1,7 @@
 """One request and its answer: the way from an admitted head to the last octet, or to the reason it ended early.
 
 The exchange is the receiver of the upstream's answer and relays it from callbacks. Nothing is awaited on the usual way:
-tasks are made for an unknown token, for a new connection, and for a body.
+tasks are made for an unknown token and for a new connection.
 """
 
 import asyncio
@@ -10,11 +10,13 @@ import struct
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestPayloadError
-
+from fastgate.dataplane.body import Body
+from fastgate.dataplane.download import Download
 from fastgate.dataplane.framing import chunk, last_chunk
 from fastgate.dataplane.plane import Dataplane
+from fastgate.dataplane.splice import WORTH
+from fastgate.dataplane.tunnel import Tunnel
+from fastgate.dataplane.upload import Upload
 from fastgate.dataplane.upstream import UpstreamConnection
 from fastgate.errors import ForwardError, HeadError, Side, Stage
 from fastgate.gate import Pending
@@ -44,50 +46,21 @@ _UNTIL_CLOSE: Final = BodyKind.UNTIL_CLOSE
 _IN_QUERY: Final = TokenSource.QUERY
 _MAX_FORM: Final = 64 * 1024
 _BIG: Final = 32 * 1024
-"""Above this a chunk is written in three pieces rather than copied into one."""
+"""Octets above which a chunk is written in three pieces rather than copied into one."""
 _DAY: Final = 86_400.0
 """Seconds."""
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER on, zero seconds: closing sends RST."""
 
 
-class BodyStalledError(RequestPayloadError):
-    """The client stopped sending its body."""
-
-
 class Exchange:
     """A request under way."""
 
     __slots__ = (
-        "_active",
-        "_answer",
-        "_began",
-        "_chunked",
-        "_connection",
-        "_corked",
-        "_ended",
-        "_expiry",
-        "_form",
-        "_forward",
-        "_forwarded_at",
-        "_framing",
-        "_gone",
-        "_half_closed",
-        "_head",
-        "_keep_alive",
-        "_payload",
-        "_plane",
-        "_protocol",
-        "_received",
-        "_request",
-        "_reused",
-        "_room",
-        "_sent",
-        "_target",
-        "_task",
-        "_tunnel",
-        "_upload",
-        "_upstream_seconds",
+        *("_active", "_answer", "_began", "_body", "_chunked", "_connection", "_corked", "_download", "_ended"),
+        *("_expiry", "_form", "_forward", "_forwarded_at", "_framing", "_gone", "_head", "_keep_alive"),
+        *("_plane", "_protocol", "_received", "_request", "_reused", "_sent", "_target", "_task", "_tunnel"),
+        *("_upload", "_upstream_seconds"),
     )
 
     def __init__(
@@ -95,9 +68,9 @@ class Exchange:
         protocol: "DownstreamProtocol",
         plane: Dataplane,
         head: RequestHead,
-        payload: StreamReader,
+        body: Body,
     ) -> None:
-        self._payload = payload
+        self._body = body
         self._protocol = protocol
         self._plane = plane
         self._head = head
@@ -112,22 +85,23 @@ class Exchange:
         self._connection: UpstreamConnection | None = None
         self._answer: AnswerHead | None = None
         self._task: asyncio.Task[None] | None = None
-        """What is being waited for, besides the upload."""
-        self._upload: asyncio.Task[None] | None = None
-        self._room: asyncio.Future[None] | None = None
+        """What is being waited for."""
+        self._upload: Upload | None = None
+        self._download: Download | None = None
+        self._tunnel: Tunnel | None = None
         self._form: bytes | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._corked: list[bytes] | None = None
         """What waits to be written together with what came along."""
         self._keep_alive = False
         self._chunked = False
-        self._tunnel = False
-        self._half_closed = False
         self._gone = False
         self._ended = False
         self._active = False
         self._received = 0
+        """Octets of the request's body that were sent before this exchange went on with it."""
         self._sent = 0
+        """Octets of the answer's body; those that a pump moved are added at its end."""
 
     # --- the way of the request ------------------------------------------------------------------------------
 
@@ -204,18 +178,15 @@ class Exchange:
             # The token stands in the body, so the body is needed to authenticate.
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._head = head._replace(expects_continue=False)
-        form = bytearray()
         try:
-            while piece := await self._payload.readany():
-                form += piece
-                if len(form) > _MAX_FORM:
-                    return replies.reply(413, reason="form_too_large")
-        except BodyStalledError:
-            return replies.reply(408, reason="body_timeout")
-        except (RequestPayloadError, ConnectionError):
+            form = await self._body.whole(_MAX_FORM)
+        except ForwardError as error:
+            if error.stage is Stage.BODY_TIMEOUT:
+                return replies.reply(408, reason="body_timeout")
             return replies.reply(400, reason="body_incomplete")
-        self._form = bytes(form)
-        self._received = len(form)
+        if form is None:
+            return replies.reply(413, reason="form_too_large")
+        self._form = form
         return await pending.settle(self._form)
 
     def _decided(self, decision: Forward | Reply) -> None:
@@ -251,18 +222,34 @@ class Exchange:
         if self._ended:
             connection.give_back()
             return
-        framing = self._framing
         self._connection = connection
         self._target = connection.target
         self._reused = connection.reused
         self._forwarded_at = self._plane.clock.monotonic()
-        has_body = framing.kind is _CHUNKED or framing.length > 0
-        connection.begin(self, self._request, self._head.method, self._plane.outbox, has_body=has_body)
+        protected = forward.forwarding.protected
+        body = b"" if self._framing is NO_BODY else self._arrived(protected)
+        request = self._request + body if body else self._request
+        connection.begin(self, request, self._head.method, self._plane.outbox, has_body=body is None)
         if self._protocol.writing_paused:
             connection.pause_reading()
-        if has_body:
-            protected = forward.forwarding.protected
-            self._upload = self._go_on_in_task(self._send_body, connection, framing, protected)
+        client = self._protocol.transport
+        if body is None and client is not None:
+            self._upload = Upload(
+                self._body, self._framing, client, connection, self._plane.pumps, protected, self._end
+            )
+            self._upload.begin()
+
+    def _arrived(self, protected: frozenset[bytes]) -> bytes | None:
+        """Return the whole body as it goes upstream, b"" where there is none; None while it is incomplete."""
+        if self._form is not None:
+            return self._form
+        body = self._body
+        if not body.complete:
+            return None
+        data = body.take_out()
+        if self._framing.kind is not _CHUNKED:
+            return data
+        return (chunk(data) if data else b"") + last_chunk(forwarding.trailers(body.trailers, protected))
 
     def _may_try_again(self, error: ForwardError) -> bool:
         """A kept-alive connection that had died before it saw a request that can be repeated (N76)."""
@@ -282,28 +269,6 @@ class Exchange:
         if permit is not None and permit.token.source is TokenSource.BODY and access and access.hide_credentials:
             self._form = forwarding.hide_form_token(self._form)
         return Framing(_LENGTH, len(self._form))
-
-    async def _send_body(self, connection: UpstreamConnection, framing: Framing, protected: frozenset[bytes]) -> None:
-        """Relay the request's body as it arrives, no faster than the upstream takes it."""
-        try:
-            if self._form is not None:
-                connection.write(self._form)
-            else:
-                chunked = framing.kind is _CHUNKED
-                while data := await self._payload.readany():
-                    self._received += len(data)
-                    connection.write(chunk(data) if chunked else data)
-                    if connection.upload_stalled:
-                        self._room = self._plane.loop.create_future()
-                        await self._room
-                if chunked:
-                    connection.write(last_chunk(forwarding.trailers(self._protocol.trailers, protected)))
-            connection.finish_request()
-        except (RequestPayloadError, ConnectionError) as error:
-            # Never let a body that ended early look complete to the upstream (N55).
-            connection.abort()
-            stage = Stage.BODY_TIMEOUT if isinstance(error, BodyStalledError) else Stage.REQUEST_BODY
-            self._end(ForwardError(Side.DOWNSTREAM, stage, str(error)))
 
     # --- Receiver: the answer, from the upstream's callbacks ---------------------------------------------------
 
@@ -361,20 +326,29 @@ class Exchange:
 
     def answer_data(self, data: bytes) -> None:
         """Pass body octets on as they came."""
+        if self._tunnel is not None:
+            self._tunnel.upstream_data(data)
+            return
         self._sent += len(data)
-        if not self._chunked or self._tunnel:
+        if not self._chunked:
             self._write(data)
         elif len(data) > _BIG:
-            self._write(b"%x\r\n" % len(data))
-            self._write(data)
-            self._write(b"\r\n")
+            self._write(b"%x\r\n" % len(data), data, b"\r\n")
         else:
             self._write(chunk(data))
 
+    def much_left(self) -> None:
+        """Leave what is still to come to a pump, as soon as the client has taken what was written before."""
+        if self._connection is None or self._protocol.writing_paused:
+            return
+        if self._download is None:
+            self._download = Download(self._connection, self._protocol)
+        self._download.begin(self._plane.pumps)
+
     def answer_end(self, trailers: tuple[Field, ...]) -> None:
         """The answer is complete (or, in a tunnel, the upstream says no more)."""
-        if self._tunnel:
-            self._half_close()
+        if self._tunnel is not None:
+            self._tunnel.upstream_eof()
             return
         if self._chunked:
             self._write(last_chunk(forwarding.trailers(trailers) if trailers else b""))
@@ -401,28 +375,30 @@ class Exchange:
         self.answer_head(answer)
         self.flush()
         self._keep_alive = False
-        self._tunnel = True
+        tunnel = self._tunnel = Tunnel(self._protocol, connection, self._plane.outbox, self._tunnel_ended)
         self._end_with_token(answer, forward)
-        held_back = self._protocol.begin_tunnel()
+        held_back = self._protocol.begin_tunnel(tunnel)
         if held_back:
-            self.client_data(held_back)
+            tunnel.client_data(held_back)
         if early:
-            self.answer_data(early)
+            tunnel.upstream_data(early)
         if self._protocol.client_eof:
-            self.client_eof()
+            tunnel.client_eof()
+
+    def _tunnel_ended(self) -> None:
+        self._end(None)
 
     def upload_paused(self) -> None:
-        """The upstream takes no more: a tunnel stops reading the client; a body waits in `_send_body`."""
-        if self._tunnel and self._protocol.transport is not None:
-            self._protocol.transport.pause_reading()
+        """The upstream takes no more: the client is read no further."""
+        relay = self._tunnel or self._upload
+        if relay is not None:
+            relay.pause()
 
     def upload_resumed(self) -> None:
         """The upstream takes more."""
-        room = self._room
-        if room is not None and not room.done():
-            room.set_result(None)
-        if self._tunnel and self._protocol.transport is not None:
-            self._protocol.transport.resume_reading()
+        relay = self._tunnel or self._upload
+        if relay is not None:
+            relay.resume()
 
     # --- from the client's side --------------------------------------------------------------------------------
 
@@ -435,6 +411,8 @@ class Exchange:
         """The client has caught up."""
         if self._connection is not None:
             self._connection.resume_reading()
+            if self._connection.left >= WORTH:
+                self.much_left()
 
     def downstream_lost(self) -> None:
         """The client is gone: nobody waits for the answer."""
@@ -447,30 +425,6 @@ class Exchange:
         """A client that sends no more still gets its answer, unless that is a stream of events without end."""
         if self._answer is not None and _is_event_stream(self._answer) and self._protocol.transport is not None:
             self._protocol.transport.abort()
-
-    def client_data(self, data: bytes) -> None:
-        """Octets from the client's end of a tunnel."""
-        self._received += len(data)
-        if self._connection is not None:
-            self._connection.write(data)
-
-    def client_eof(self) -> None:
-        """The client's end of a tunnel says no more."""
-        connection = self._connection
-        if connection is None or not connection.write_eof() or self._half_closed:
-            self._end(None)
-        self._half_closed = True
-
-    def _half_close(self) -> None:
-        transport = self._protocol.transport
-        if self._half_closed or transport is None:
-            self._end(None)
-            return
-        self._half_closed = True
-        if transport.can_write_eof():
-            transport.write_eof()
-        else:
-            self._end(None)
 
     # --- ends --------------------------------------------------------------------------------------------------
 
@@ -490,7 +444,7 @@ class Exchange:
             self._finish(keep_alive=self._failed(error, forward))
             return
         status = self._answer.status if self._answer is not None else 0
-        self._complete(status, "tunnel" if self._tunnel else "forwarded", "")
+        self._complete(status, "forwarded" if self._tunnel is None else "tunnel", "")
         self._finish(keep_alive=self._keep_alive and self._protocol.body_complete)
 
     def _finish(self, *, keep_alive: bool) -> None:
@@ -502,10 +456,17 @@ class Exchange:
         if self._active:
             self._active = False
             self._plane.stats.requests_active.add(amount=-1)
-        for task in (self._task, self._upload):
-            if task is not None and not task.done():
-                task.cancel()
-        self._task = self._upload = None
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        # Their pumps hold the sockets open: whatever closes or resets these comes after.
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            upload.stop()
+        download, self._download = self._download, None
+        if download is not None:
+            download.stop()
+            self._sent += download.moved_octets
         if self._expiry is not None:
             self._expiry.cancel()
         connection, self._connection = self._connection, None
@@ -529,7 +490,7 @@ class Exchange:
         if self._answer is None:
             return self._reply(replies.forward_failed(error, route.name), "failed")
         self._complete(self._answer.status, "failed", str(error.stage))
-        if not self._tunnel:
+        if self._tunnel is None:
             self._cut()
         return False
 
@@ -566,21 +527,24 @@ class Exchange:
             http_1_0=self._head.http_1_0,
         )
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, *pieces: bytes) -> None:
         if self._corked is not None:
-            self._corked.append(data)
+            self._corked += pieces
             return
         transport = self._protocol.transport
         if transport is not None:
             self._plane.outbox.flush()
-            transport.write(data)
+            if len(pieces) == 1:
+                transport.write(pieces[0])
+            else:
+                transport.writelines(pieces)
 
     def _end_with_token(self, answer: AnswerHead, forward: Forward) -> None:
         """A tunnel or an event stream does not outlive the token that opened it (N88)."""
         permit, access = forward.permit, forward.route.access
         if permit is None or access is None or permit.state.exp is None:
             return
-        if self._tunnel or _is_event_stream(answer):
+        if self._tunnel is not None or _is_event_stream(answer):
             self._await_expiry(permit.state.exp + access.policy.leeway)
 
     def _await_expiry(self, at: float) -> None:
@@ -592,7 +556,7 @@ class Exchange:
         connection = self._connection
         if connection is not None:
             connection.abort()
-        if self._chunked and not self._tunnel:
+        if self._chunked and self._tunnel is None:
             self._keep_alive = False
             self._write(last_chunk())
         self._end(None)
@@ -603,6 +567,7 @@ class Exchange:
         if forward is not None:
             route = forward.route.name
         plane.stats.requests.add(route, str(status))
+        tunnel = self._tunnel
         plane.complete(
             head,
             peer=self._protocol.peer,
@@ -614,8 +579,8 @@ class Exchange:
             service=forward.route.service.name if forward else "",
             target=self._target,
             upstream_seconds=self._upstream_seconds,
-            received=self._received,
-            sent=self._sent,
+            received=self._received + self._body.taken if tunnel is None else tunnel.received,
+            sent=self._sent if tunnel is None else tunnel.sent,
         )
 
 

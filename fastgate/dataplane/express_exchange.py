@@ -6,8 +6,7 @@ goes on as an `Exchange`, which knows all ends: so there is one place for each o
 
 from typing import TYPE_CHECKING, Final
 
-from aiohttp.streams import EMPTY_PAYLOAD
-
+from fastgate.dataplane.body import NOTHING
 from fastgate.dataplane.exchange import Exchange
 from fastgate.dataplane.known import Known, KnownAnswer, Tally
 from fastgate.dataplane.upstream import UpstreamConnection
@@ -143,6 +142,9 @@ class ExpressExchange:
     def flush(self) -> None:
         """Nothing was held back."""
 
+    def much_left(self) -> None:
+        """Never: an answer so large was left to the general lane."""
+
     # --- unusual turns: the exchange of the general lane goes on ---------------------------------------------
 
     def answer_failed(self, error: ForwardError) -> None:
@@ -181,12 +183,6 @@ class ExpressExchange:
     def client_half_closed(self) -> None:
         """A client that sends no more still gets its answer."""
 
-    def client_data(self, data: bytes) -> None:
-        """Never: no tunnel begins here."""
-
-    def client_eof(self) -> None:
-        """Never: no tunnel begins here."""
-
     def refuse(self, error: HeadError) -> None:
         """A fault of our own."""
         self._step_aside().refuse(error)
@@ -194,7 +190,7 @@ class ExpressExchange:
     def _step_aside(self) -> Exchange:
         """Let an `Exchange` go on from here."""
         protocol, connection = self._protocol, self._connection
-        exchange = Exchange(protocol, self._plane, protocol.heads.parse(self._raw), EMPTY_PAYLOAD)
+        exchange = Exchange(protocol, self._plane, protocol.heads.parse(self._raw), NOTHING)
         protocol.exchange = exchange
         self._connection = None
         if connection is not None:

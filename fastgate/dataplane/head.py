@@ -1,7 +1,7 @@
 """From the octets of a request head to a `RequestHead`, or the status it is refused with (RFC 9112, strictly).
 
-aiohttp's parser reads the same octets afterwards; this one decides first, because a gateway may not be laxer than any
-upstream behind it, and because it keeps what the other drops (the target as sent, the exact request line).
+A reader of our own, because a gateway may not be laxer than any upstream behind it, and because it keeps what others
+drop (the target as sent, the exact request line).
 """
 
 import re
@@ -30,7 +30,7 @@ _METHODS: Final = frozenset(
         *("PROPFIND", "PROPPATCH", "REBIND", "REPORT", "UNBIND", "UNLINK", "UNLOCK"),
     )
 )
-"""Methods that are served: those that aiohttp's parser knows too, without CONNECT and TRACE."""
+"""Methods that are served: not CONNECT and TRACE."""
 _MAX_PORT: Final = 65535
 _LENGTH_DIGITS: Final = 18
 """Keeps a length far below 2**63 for whoever reads it next."""
@@ -184,7 +184,7 @@ def split_fields(raw: bytes, start: int, end: int) -> tuple[list[tuple[bytes, by
 _ONCE: Final = frozenset(
     (
         *(b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"),
-        # aiohttp's parser, which reads messages with a body too, does not take these twice either.
+        # Two of these say two things about one message, and servers differ in which they hear.
         *(b"content-location", b"content-range", b"content-type", b"etag", b"max-forwards", b"server", b"user-agent"),
     )
 )

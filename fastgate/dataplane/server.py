@@ -1,35 +1,38 @@
 """The aiohttp server and its protocol, made as strict as a gateway has to be.
 
-On top of aiohttp's `RequestHandler`: a head is checked before aiohttp's parser sees it, messages are handed to that
-parser one at a time, a half-closed client still gets its answers, heads and bodies have deadlines, and a client that is
-refused is parted from kindly, so that it can read why.
+On top of aiohttp's `RequestHandler`, which keeps the connection: messages are read strictly and one at a time, a
+half-closed client still gets its answers, heads and bodies have deadlines, and a client that is refused is parted from
+kindly, so that it can read why.
 """
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Any, Final, cast
 
 import structlog
 from aiohttp import web
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+from aiohttp.web_protocol import RequestHandler
 
 from fastgate.dataplane import aiohttp_seam as seam
+from fastgate.dataplane.body import NOTHING, Body
 from fastgate.dataplane.deadline import Deadline
-from fastgate.dataplane.exchange import UNREAD, BodyStalledError, Exchange
+from fastgate.dataplane.exchange import UNREAD, Exchange
 from fastgate.dataplane.express_exchange import ExpressExchange
-from fastgate.dataplane.framing import ChunkedDecoder, FramingError, chunk, last_chunk
+from fastgate.dataplane.framing import FramingError
 from fastgate.dataplane.head import HeadParser, find_head_end
 from fastgate.dataplane.layout import Layout
 from fastgate.dataplane.plane import Dataplane
-from fastgate.errors import HeadError
+from fastgate.dataplane.tunnel import Tunnel
+from fastgate.errors import ForwardError, HeadError, Side
+from fastgate.errors import Stage as Forwarding
 from fastgate.gate import Pending
-from fastgate.model import BodyKind, Field, Forward, Reply
+from fastgate.model import BodyKind, Forward, Reply
 from fastgate.policy import replies
 
 log = structlog.get_logger("fastgate.dataplane")
 
-_BODY_BUFFER: Final = 64 * 1024
 _INBOX: Final = 64 * 1024
 """Octets held back behind a request under way before reading is paused."""
 _LINGER: Final = 1.0
@@ -62,7 +65,8 @@ class DownstreamProtocol(RequestHandler):
     """One client connection."""
 
     __slots__ = (
-        "_chunks",
+        "_begun",
+        "_body",
         "_deadline",
         "_discarding",
         "_express",
@@ -70,8 +74,6 @@ class DownstreamProtocol(RequestHandler):
         "_held_up",
         "_inbox",
         "_inbox_paused",
-        "_left",
-        "_payload",
         "_peer",
         "_scheme",
         "_stage",
@@ -89,6 +91,7 @@ class DownstreamProtocol(RequestHandler):
 
     def __init__(self, server: "GatewayServer", plane: Dataplane, **kwargs: Any) -> None:
         super().__init__(server, loop=plane.loop, **kwargs)
+        seam.drop_parser(self)
         self.plane = plane
         self.exchange: Exchange | ExpressExchange | None = None
         self._express: ExpressExchange | None = None
@@ -100,11 +103,11 @@ class DownstreamProtocol(RequestHandler):
         self._stage = _HEAD
         self._inbox = b""
         self._inbox_paused = False
-        self._payload: StreamReader | None = None
-        self._left = 0
-        """Octets of the body still to come; below zero: octets of a head that has begun."""
-        self._chunks: ChunkedDecoder | None = None
-        self._tunnel = False
+        self._begun = 0
+        """Octets of a head that has begun."""
+        self._body = NOTHING
+        """Of the request that was read last."""
+        self._tunnel: Tunnel | None = None
         self._discarding = False
         self._fresh = True
         """No request has come yet."""
@@ -134,7 +137,10 @@ class DownstreamProtocol(RequestHandler):
             return
         stats.connections.add()
         self._wire = cast("asyncio.Transport", transport)
-        if transport.get_extra_info("sslcontext") is not None:
+        if transport.get_extra_info("sslcontext") is None:
+            # What the kernel does not take at once is a reason to pause: nothing is piled up here.
+            self._wire.set_write_buffer_limits(high=0)
+        else:
             self._scheme = "https"
         peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         self._peer = peer[0] if peer else ""
@@ -159,8 +165,6 @@ class DownstreamProtocol(RequestHandler):
         self.plane.outbox.flush()
         super().force_close()
         self._say_farewell()
-        if self._payload is not None:
-            self._payload.set_exception(ConnectionResetError("the client left within its body"))
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.downstream_lost()
@@ -178,11 +182,11 @@ class DownstreamProtocol(RequestHandler):
         self.plane.outbox.flush()  # the loop closes a transport for which this returns None
         if self._scheme == "https" or self._stage is _PARTING:
             return None
-        if self._tunnel and self.exchange is not None:
-            self.exchange.client_eof()
+        if self._tunnel is not None:
+            self._tunnel.client_eof()
             return True
         if self._stage is _BODY:
-            self._break_body(RequestPayloadError("the client ended its body early"))
+            self._break_body(_incomplete("the client ended its body early"))
             return True
         if self._stage is _HEAD:
             self._say_farewell()
@@ -196,7 +200,7 @@ class DownstreamProtocol(RequestHandler):
 
         `patient`: a client that has just connected is about to say something, and would lose it.
         """
-        idle = self._stage is _HEAD and not self._left
+        idle = self._stage is _HEAD and not self._begun
         if idle and self.transport is not None and not (patient and self._fresh):
             self._say_farewell()
             self.plane.outbox.flush()
@@ -206,11 +210,8 @@ class DownstreamProtocol(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Cut what arrives into messages and hand them on, one at a time."""
-        if self._tunnel:
-            if self.exchange is not None:
-                self.exchange.client_data(data)
-        elif not data:
-            super().data_received(data)  # aiohttp goes on with octets it had set aside
+        if self._tunnel is not None:
+            self._tunnel.client_data(data)
         elif self._stage is _HEAD and not self._inbox and not self._discarding:
             decision: Forward | Reply | Pending | bool = False
             if self.plane.express is not None and not (self.strained or self.plane.draining):
@@ -229,7 +230,7 @@ class DownstreamProtocol(RequestHandler):
     def _failed_early(self, error: Exception) -> None:
         """Answer a fault of ours about a request that has no exchange yet, or one on the express lane."""
         if self.exchange is None:
-            self.exchange = Exchange(self, self.plane, UNREAD, EMPTY_PAYLOAD)
+            self.exchange = Exchange(self, self.plane, UNREAD, NOTHING)
         self.failed(self.exchange, error)
 
     def express_exchange(self) -> ExpressExchange:
@@ -274,11 +275,11 @@ class DownstreamProtocol(RequestHandler):
         if inbox in (b"", b"\r"):
             return False
         try:
-            end = find_head_end(inbox, limits, -self._left)
+            end = find_head_end(inbox, limits, self._begun)
             if end < 0:
-                if not self._left:
+                if not self._begun:
                     self._deadline.set(limits.header_timeout)  # runs from the first octet
-                self._left = -len(inbox)
+                self._begun = len(inbox)
                 return False
             raw = inbox[:end]
             head = self.heads.parse(raw)
@@ -288,49 +289,36 @@ class DownstreamProtocol(RequestHandler):
         self._deadline.clear()
         self._fresh = False
         self._inbox = inbox[end:]
-        kind, self._left = head.framing
-        if kind is _CHUNKED or self._left:
-            refused, payload = seam.feed_head(self, raw)
-            if refused is not None:
-                # The second reader does not accept what we did.
-                self._refuse(HeadError(400, "refused by aiohttp's parser"))
-                return False
-            self._payload = payload
-            self._chunks = ChunkedDecoder() if kind is _CHUNKED else None
+        self._begun = 0
+        framing = head.framing
+        if framing.kind is _CHUNKED or framing.length:
+            self._body = Body(framing, self)
             self._stage = _BODY
             self._deadline.set(limits.body_timeout)
             if self._inbox:
                 # What came with the head belongs to the request: a small body is complete before its answer is.
                 self._take_body()
         else:
-            # aiohttp's parser makes the stream of a body; where there is none it has nothing to add.
-            payload = EMPTY_PAYLOAD
+            self._body = NOTHING
             self._stage = _BUSY
-        self._begin(Exchange(self, self.plane, head, payload), decision)
+        exchange = self.exchange = Exchange(self, self.plane, head, self._body)
+        self._guarded(exchange, partial(exchange.begin, decision))
         return True
 
     def _take_body(self) -> None:
-        inbox = self._inbox
-        if self._chunks is not None:
-            try:
-                body, rest = self._chunks.feed(inbox)
-            except FramingError as error:
-                self._break_body(RequestPayloadError(str(error)))
-                return
-            complete = self._chunks.complete
-            # aiohttp's parser gets the body without extensions and trailers, which it reads in its own way.
-            piece = (chunk(body) if body else b"") + (last_chunk() if complete else b"")
-        else:
-            piece, rest = inbox[: self._left], inbox[self._left :]
-            self._left -= len(piece)
-            complete = not self._left
-        self._inbox = rest
-        if complete:
+        body = self._body
+        try:
+            self._inbox = body.take(self._inbox)
+        except FramingError as error:
+            self._break_body(_incomplete(str(error)))
+            return
+        if body.complete:
             self._stage = _BUSY
             self._deadline.clear()
         else:
             self._deadline.set(self.plane.limits.body_timeout)
-        super().data_received(piece)
+        if self.exchange is not None:
+            self._guarded(self.exchange, body.pass_on)
 
     @property
     def peer(self) -> str:
@@ -339,26 +327,23 @@ class DownstreamProtocol(RequestHandler):
 
     @property
     def body_complete(self) -> bool:
-        """The whole request has arrived, and passed aiohttp's parser, which waits when nobody reads the body."""
-        return self._stage is not _BODY and (self._payload is None or self._payload.is_eof())
+        """The whole request has arrived."""
+        return self._stage is not _BODY
 
     @property
     def more_may_come(self) -> bool:
         """Another request may follow on this connection."""
         return not self.client_eof or bool(self._inbox)
 
-    @property
-    def trailers(self) -> tuple[Field, ...]:
-        """Trailer fields of the request that was read last."""
-        return self._chunks.trailers if self._chunks is not None else ()
-
-    def _break_body(self, error: RequestPayloadError) -> None:
+    def _break_body(self, error: ForwardError) -> None:
         """The rest of the body will not come or cannot be told apart: nothing after it is read."""
         self._inbox = b""
         self._discarding = True
         self._deadline.clear()
-        if self._payload is not None:
-            self._payload.set_exception(error)
+        if self.exchange is None:
+            self._body.fail(error)
+        else:
+            self._guarded(self.exchange, partial(self._body.fail, error))
 
     def _refuse(self, error: HeadError) -> None:
         """Answer with the status it deserves and read nothing more; no other answer is due, or it would be BUSY."""
@@ -366,7 +351,7 @@ class DownstreamProtocol(RequestHandler):
         self._discarding = True
         self._deadline.clear()
         self._stage = _BUSY
-        Exchange(self, self.plane, UNREAD, EMPTY_PAYLOAD).refuse(error)
+        Exchange(self, self.plane, UNREAD, NOTHING).refuse(error)
         self._leave()
 
     # --- answers ---------------------------------------------------------------------------------------------
@@ -374,10 +359,9 @@ class DownstreamProtocol(RequestHandler):
     async def start(self) -> None:
         """Nothing: aiohttp would answer its messages in this task of the connection; ours are answered at once."""
 
-    def _begin(self, exchange: Exchange, decision: Forward | Reply | Pending | None) -> None:
-        self.exchange = exchange
+    def _guarded(self, exchange: Exchange | ExpressExchange, step: Callable[[], None]) -> None:
         try:
-            exchange.begin(decision)
+            step()
         except Exception as error:  # noqa: BLE001 - told and answered
             self.failed(exchange, error)
 
@@ -417,17 +401,16 @@ class DownstreamProtocol(RequestHandler):
         if self.transport is None or self._stage is _PARTING:
             return
         self._stage = _HEAD
-        self._left = 0
-        self._payload = None
+        self._body = NOTHING
         if self._inbox_paused:
             self._inbox_paused = False
             self.transport.resume_reading()
         self._take_in()
         if self._stage is _BODY and self.client_eof:
-            self._break_body(RequestPayloadError("the client ended its body early"))
-        elif self._stage is _HEAD and (self.client_eof or (self.plane.draining and not self._left)):
+            self._break_body(_incomplete("the client ended its body early"))
+        elif self._stage is _HEAD and (self.client_eof or (self.plane.draining and not self._begun)):
             self._leave()
-        elif self._stage is _HEAD and not self._left:
+        elif self._stage is _HEAD and not self._begun:
             self._deadline.set(self.plane.limits.keepalive_timeout)
 
     def _leave(self) -> None:
@@ -439,6 +422,7 @@ class DownstreamProtocol(RequestHandler):
         self.plane.outbox.flush()
         self._discarding = True
         self._inbox = b""
+        self._tunnel = None
         self._stage = _PARTING
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -452,9 +436,9 @@ class DownstreamProtocol(RequestHandler):
 
     # --- tunnel ----------------------------------------------------------------------------------------------
 
-    def begin_tunnel(self) -> bytes:
+    def begin_tunnel(self, tunnel: Tunnel) -> bytes:
         """From now on octets are only octets; returns those that were held back."""
-        self._tunnel = True
+        self._tunnel = tunnel
         early, self._inbox = self._inbox, b""
         if self._inbox_paused and self.transport is not None:
             self._inbox_paused = False
@@ -483,26 +467,44 @@ class DownstreamProtocol(RequestHandler):
             self._held_up = False
             self.plane.loop.call_soon(self._turn)
 
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's signature
-        """The body's stream has room again: what the clock ran while it had none was not the client's time."""
-        super().resume_reading(resume_parser)
-        if self._stage is _BODY and not self._discarding:
+    def takes(self) -> None:
+        """The client has taken some of an answer that goes past its transport."""
+        if self.writing_paused:
+            self._write_deadline.set(self.plane.limits.body_timeout)
+
+    def pause_body(self) -> None:
+        """Read no more of the body for now."""
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def resume_body(self) -> None:
+        """The body has room again: what the clock ran while it had none was not the client's time."""
+        if self.transport is not None and self._stage is _BODY and not self._discarding:
+            self.transport.resume_reading()
             self._deadline.set(self.plane.limits.body_timeout)
+
+    def body_moved(self) -> None:
+        """The client has sent some of its body past its transport."""
+        self._deadline.set(self.plane.limits.body_timeout)
 
     def _write_expired(self) -> None:
         if self._wire is not None:
             self._wire.abort()
 
     def _read_expired(self) -> None:
-        if self._stage is _HEAD and self._left:
+        if self._stage is _HEAD and self._begun:
             self._refuse(HeadError(408, "the head took too long"))
         elif self._stage is _HEAD or self._stage is _PARTING:
             self.force_close()
         elif self._stage is _BODY:
-            if seam.reading_is_paused(self):
+            if self._body.held_up:
                 self._deadline.set(self.plane.limits.body_timeout)
             else:
-                self._break_body(BodyStalledError("the body stalled"))
+                self._break_body(ForwardError(Side.DOWNSTREAM, Forwarding.BODY_TIMEOUT, "the body stalled"))
+
+
+def _incomplete(detail: str) -> ForwardError:
+    return ForwardError(Side.DOWNSTREAM, Forwarding.REQUEST_BODY, detail)
 
 
 class GatewayServer(web.Server):
@@ -511,16 +513,9 @@ class GatewayServer(web.Server):
     def __init__(self, plane: Dataplane) -> None:
         super().__init__(_nobody, loop=plane.loop)
         self._plane = plane
-        limits = plane.limits
         self._protocol_settings: dict[str, Any] = {
             "keepalive_timeout": 0,  # ours is the deadline of the connection
             "access_log": None,
-            # Heads were measured before aiohttp sees them; its own limits only have to be no smaller.
-            "max_line_size": limits.request_line,
-            "max_field_size": limits.header_field + 2,
-            "max_headers": limits.header_count,
-            "read_bufsize": _BODY_BUFFER,
-            "auto_decompress": False,
         }
 
     def __call__(self) -> RequestHandler:
@@ -547,5 +542,5 @@ class GatewayServer(web.Server):
 
 
 async def _nobody(request: web.BaseRequest) -> web.StreamResponse:
-    """aiohttp wants a handler; `DownstreamProtocol` takes the messages before it would be asked."""
+    """Stands for the handler that aiohttp wants; `DownstreamProtocol` hands it no message."""
     raise NotImplementedError

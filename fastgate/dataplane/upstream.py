@@ -13,6 +13,7 @@ from fastgate.dataplane.answer import MAX_HEAD, malformed, parse_answer_head
 from fastgate.dataplane.deadline import Deadline
 from fastgate.dataplane.framing import ChunkedDecoder, FramingError
 from fastgate.dataplane.outbox import Outbox
+from fastgate.dataplane.splice import WORTH
 from fastgate.errors import ForwardError, Side, Stage
 from fastgate.model import NO_BODY, AnswerHead, BodyKind, Field, Service
 
@@ -36,6 +37,9 @@ class Receiver(Protocol):
 
     def flush(self) -> None:
         """Nothing more came in one piece with the head."""
+
+    def much_left(self) -> None:
+        """So much of the answer's body is still to come that a pump is worth it."""
 
     def answer_end(self, trailers: tuple[Field, ...]) -> None:
         """The answer is complete."""
@@ -88,7 +92,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_deadline",
         "_express",
         "_interim_count",
-        "_left",
+        "_lent",
         "_lost",
         "_method",
         "_phase",
@@ -101,6 +105,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_wire",
         "_write_stalled",
         "answer",
+        "left",
         "reused",
         "sent_all",
         "target",
@@ -130,11 +135,14 @@ class UpstreamConnection(asyncio.Protocol):
         self._buffer = b""
         self._method = ""
         self._chunks: ChunkedDecoder | None = None
-        self._left = 0
         self._until_close = False
         self._interim_count = 0
         self._read_paused = False
+        self._lent = False
+        """A pump reads the socket, not we."""
         self._write_stalled = False
+        self.left = 0
+        """Octets of the answer's body still to come; 0 where that is not known."""
         self.answer: AnswerHead | None = None
         self.sent_all = True
         """The whole request was written."""
@@ -178,7 +186,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._phase = _BODY
         self._chunks = None
         self._until_close = False
-        self._left = left
+        self.left = left
         self._watch()
 
     def complete(self) -> None:
@@ -200,6 +208,11 @@ class UpstreamConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(data)
 
+    def write_chunk(self, data: bytes) -> None:
+        """Send octets of the request's body as a chunk, without copying them into one."""
+        if self._transport is not None:
+            self._transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+
     def finish_request(self) -> None:
         """The whole request was written: from here the answer's clock runs."""
         self.sent_all = True
@@ -214,14 +227,15 @@ class UpstreamConnection(asyncio.Protocol):
 
     @property
     def upload_stalled(self) -> bool:
-        """The upstream's send buffer is full."""
+        """The upstream has not taken all that was written."""
         return self._write_stalled
 
     def pause_reading(self) -> None:
         """The client is slow: take no more of the answer for now."""
         if self._wire is not None and not self._read_paused:
             self._read_paused = True
-            self._wire.pause_reading()
+            if not self._lent:
+                self._wire.pause_reading()
             self._watch()
 
     def resume_reading(self) -> None:
@@ -229,8 +243,43 @@ class UpstreamConnection(asyncio.Protocol):
         if self._read_paused:
             self._read_paused = False
             if self._wire is not None:
-                self._wire.resume_reading()
+                if not self._lent:
+                    self._wire.resume_reading()
                 self._watch()
+
+    # --- towards a pump -------------------------------------------------------------------------------------
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The transport while it is open."""
+        return self._transport
+
+    def upload_moved(self) -> None:
+        """The upstream has taken some of the request's body."""
+        self._watch()
+
+    def lend(self) -> None:
+        """From now on a pump reads the answer from the socket."""
+        self._lent = True
+        if self._wire is not None and not self._read_paused:
+            self._wire.pause_reading()
+
+    def moved(self, octets: int) -> None:
+        """The client has taken so many; the pump may not read the last one."""
+        self.left -= octets
+        self._watch()
+
+    def take_back(self) -> None:
+        """Read on, at the octet behind the pump's last."""
+        self._lent = False
+        if self._wire is not None and not self._read_paused:
+            self._wire.resume_reading()
+
+    def cut_short(self) -> None:
+        """The pump found the end of the connection."""
+        self._fail(self._cut_short())
+
+    # --- towards its pool -----------------------------------------------------------------------------------
 
     def abort(self) -> None:
         """Give up this connection at once; the receiver hears nothing more."""
@@ -274,8 +323,9 @@ class UpstreamConnection(asyncio.Protocol):
     # --- asyncio.Protocol -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Keep the transport. What the kernel does not take at once is a reason to pause: nothing is piled up here."""
         self._transport = self._wire = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=0)
 
     def secured(self, transport: asyncio.Transport, wire: asyncio.Transport) -> None:
         """TLS was agreed on over `wire`. Reading is paused below TLS.
@@ -290,6 +340,8 @@ class UpstreamConnection(asyncio.Protocol):
         if phase is _BODY or phase is _TUNNEL:
             self._watch()
             self._body(data)
+            if self.left >= WORTH and self._receiver is not None:
+                self._receiver.much_left()
         elif phase is _HEAD:
             express, self._express = self._express, None
             if express is None or not express.take_answer(data):
@@ -396,7 +448,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _begin_body(self, answer: AnswerHead, data: bytes) -> None:
         self.answer = answer
         self._phase = _BODY
-        kind, self._left = answer.framing
+        kind, self.left = answer.framing
         self._chunks = ChunkedDecoder() if kind is _CHUNKED else None
         self._until_close = kind is _UNTIL_CLOSE
         if self._receiver is not None:
@@ -404,12 +456,14 @@ class UpstreamConnection(asyncio.Protocol):
         if self._phase is not _BODY:
             return
         self._watch()
-        if answer.framing == NO_BODY or (kind is _LENGTH and not self._left):
+        if answer.framing == NO_BODY or (kind is _LENGTH and not self.left):
             self._end(data, ())
         elif data:
             self._body(data)
         if self._receiver is not None:
             self._receiver.flush()
+            if self.left >= WORTH:
+                self._receiver.much_left()
 
     def _body(self, data: bytes) -> None:
         receiver = self._receiver
@@ -419,12 +473,12 @@ class UpstreamConnection(asyncio.Protocol):
             self._chunked(self._chunks, data, receiver)
         elif self._until_close or self._phase is _TUNNEL:
             receiver.answer_data(data)
-        elif len(data) < self._left:
-            self._left -= len(data)
+        elif len(data) < self.left:
+            self.left -= len(data)
             receiver.answer_data(data)
         else:
-            body, rest = (data, b"") if len(data) == self._left else (data[: self._left], data[self._left :])
-            self._left = 0
+            body, rest = (data, b"") if len(data) == self.left else (data[: self.left], data[self.left :])
+            self.left = 0
             receiver.answer_data(body)
             if self._phase is _BODY:
                 self._end(rest, ())
