@@ -8,11 +8,11 @@ What a head comes to is remembered by its octets, or by those of its lines that 
 (`layout`). Both lanes read heads by the same parser, decide by the same gate and write by the same functions.
 """
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from fastgate.dataplane import layout
 from fastgate.dataplane.answer import parse_answer_head
-from fastgate.dataplane.known import Known, KnownAnswer, Repeated, Tally
+from fastgate.dataplane.known import Known, KnownAnswer, Passage, Tally
 from fastgate.dataplane.layout import Layout
 from fastgate.dataplane.memo import LONGEST, Memo
 from fastgate.errors import ForwardError, HeadError
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 4096
 """Octets of a head that is taken."""
-_HEADS: Final = 4096
+_HEADS: Final = 8192
 _REFUSED: Final = 256
 """Of their own: refused requests never push out what is known of others."""
-_GISTS: Final = 4096
+_GISTS: Final = 12_500
+"""As many clients at once, and up to twice as many, are served without reading their heads anew; 1 KiB each."""
 _ANSWERS: Final = 1024
 _LAYOUTS: Final = 64
 _BURST: Final = 32.0
@@ -41,16 +42,9 @@ _IN_QUERY: Final = TokenSource.QUERY
 _HEADER_ONLY: Final = frozenset({TokenSource.HEADER})
 
 
-class _Read(NamedTuple):
-    """A head, read: what it comes to, and what is its own."""
-
-    known: Known
-    stated: int
-    """Content-Length; -1 without one."""
-    kept: tuple[bytes, ...] | None
-    """The lines that go on; None when the head has no layout, and is written from all its fields."""
-    gist: tuple[bytes, ...] | None
-    """Under which `known` is to be kept, if it is new and has a layout."""
+_Read = tuple[Known, tuple[bytes, ...] | None, int, tuple[bytes, ...] | None]
+"""A head, read: what it comes to; the lines that go on (None: it has no layout, and is written from all its fields);
+its Content-Length (-1 without one); under which gist it is to be kept, if it is new and has a layout."""
 
 
 class ExpressLane:
@@ -62,7 +56,7 @@ class ExpressLane:
         limits = plane.limits
         # No line and no section can be too long in a head this short.
         self._longest = min(_LONGEST, limits.request_line, limits.header_field, limits.header_section)
-        self._heads: Memo[bytes, Repeated] = Memo(_HEADS)
+        self._heads: Memo[bytes, Passage] = Memo(_HEADS)
         self._gists: Memo[tuple[bytes, ...], Known] = Memo(_GISTS)
         self._refused: Memo[tuple[bytes, ...], Known] = Memo(_REFUSED)
         self._answers: Memo[bytes, KnownAnswer] = Memo(_ANSWERS)
@@ -81,43 +75,63 @@ class ExpressLane:
         """
         end = data.find(b"\r\n\r\n") + 4
         raw = data if end == len(data) else data[:end]
-        repeated = self._heads.young.get(raw) or self._heads.get(raw)
-        if (
-            repeated is not None
-            and repeated.known.snapshot is self._gate.snapshot
-            and repeated.known.origin == protocol.origin
-        ):
-            known, length, read = repeated.known, repeated.length, None
+        if self._gate.snapshot is not self._snapshot:
+            self._turn_to(self._gate.snapshot)
+        passage = None if protocol.varies else self._heads.get(raw)
+        if passage is not None and passage.origin is protocol.origin:
+            decision = self._decide(passage.considered)
+            if decision is passage.forward and len(data) - end == passage.length:
+                return self._pass_on(protocol, passage, raw, data[end:])
         else:
-            read = self._read(protocol, raw)
-            if read is None:
-                return False
-            known, length, repeated = read.known, max(0, read.stated), None
-        considered = known.considered
-        decision: Forward | Reply | Pending = (
-            self._gate.again(considered) or Pending(self._gate, considered)
-            if isinstance(considered, Admission)
-            else considered
-        )
-        if read is not None and read.gist is not None:
-            self._keep(read.gist, known, decision)
-        if len(data) - end != length or isinstance(decision, Pending):
+            decision = None
+        return self._take_read(protocol, raw, data[end:], decision)
+
+    def _decide(self, considered: Admission | Forward | Reply) -> Forward | Reply | Pending:
+        if isinstance(considered, Admission):
+            return self._gate.again(considered) or Pending(self._gate, considered)
+        return considered
+
+    def _pass_on(self, protocol: "DownstreamProtocol", passage: Passage, raw: bytes, body: bytes) -> Forward | bool:
+        """Forward a request, if a connection to its upstream rests."""
+        connection = passage.tally.upstream.take()
+        if connection is None:
+            return passage.forward
+        protocol.express_exchange().begin(self, passage, connection, raw, body)
+        return True
+
+    def _take_read(
+        self, protocol: "DownstreamProtocol", raw: bytes, rest: bytes, decision: Forward | Reply | Pending | None
+    ) -> Forward | Reply | Pending | bool:
+        """Take a request whose head has to be read; `decision` was made already, perhaps."""
+        read = self._read(protocol, raw)
+        if read is None:
+            return decision or False
+        known, kept, stated, gist = read
+        if decision is None:
+            decision = self._decide(known.considered)
+        if gist is not None and not isinstance(decision, Pending):
+            (self._gists if isinstance(decision, Forward) else self._refused).put(gist, known)
+        if len(rest) != max(0, stated):
             return decision
-        if isinstance(decision, Reply):
+        if not isinstance(decision, Forward):
+            if isinstance(decision, Pending):
+                return decision
             protocol.express_exchange().answer_ourselves(known, decision)
             return True
-        request = repeated.request if repeated is not None and repeated.forward is decision else None
-        if request is None:
-            request = self._write(protocol, raw, read, decision)
+        if kept is None:
+            head, again = known.head, True
+            request = forwarding.upstream_request(head, decision, decision.forwarding, head.framing)
+        else:
+            request, again = known.write(decision, kept, stated)
+            protocol.varies = not again
         tally = known.tally
         if tally is None:
             tally = known.tally = self._tally(decision.route)
-        connection = tally.upstream.take() if request is not None else None
-        if request is None or connection is None:
-            return decision
-        body = data[end:] if length else b""
-        protocol.express_exchange().begin(self, known, decision, tally, connection, raw, request, body)
-        return True
+        passage = Passage(known, known.considered, protocol.origin, len(rest), decision, request, tally)
+        if again and len(raw) <= LONGEST:
+            # Remembered whole only if it repeats: heads that differ each time would push out those that do.
+            self._heads.put(raw, passage)
+        return self._pass_on(protocol, passage, raw, rest)
 
     def _tally(self, route: Route) -> Tally:
         tally = self._tallies.get(route)
@@ -125,47 +139,22 @@ class ExpressLane:
             tally = self._tallies[route] = Tally(route, self._plane.upstreams.of(route.service), self._plane.stats)
         return tally
 
-    def _write(self, protocol: "DownstreamProtocol", raw: bytes, read: _Read | None, forward: Forward) -> bytes | None:
-        """Write the forwarded head; one that is written a second time is remembered whole."""
-        if read is None:
-            read = self._read(protocol, raw)  # it was known for another decision
-            if read is None:
-                return None
-        known, stated, kept, _ = read
-        if kept is None:
-            head, again = known.head, True
-            request = forwarding.upstream_request(head, forward, forward.forwarding, head.framing)
-        else:
-            request, again = known.write(forward, kept, stated)
-        if again and len(raw) <= LONGEST:
-            self._heads.put(raw, Repeated(known, max(0, stated), forward, request))
-        return request
-
-    def _keep(self, gist: tuple[bytes, ...], known: Known, decision: Forward | Reply | Pending) -> None:
-        if isinstance(decision, Forward):
-            self._gists.put(gist, known)
-        elif isinstance(decision, Reply):
-            self._refused.put(gist, known)
-
     # --- reading request heads ------------------------------------------------------------------------------
 
     def _read(self, protocol: "DownstreamProtocol", raw: bytes) -> _Read | None:
         """Read a head; None when it is not one for this lane."""
         if not 4 < len(raw) <= self._longest:  # noqa: PLR2004 - an empty line, or none
             return None
-        snapshot = self._gate.snapshot
-        if snapshot is not self._snapshot:
-            self._turn_to(snapshot)
         shape = protocol.layout
-        if shape is not None and shape.snapshot is snapshot:
+        if shape is not None and shape.snapshot is self._snapshot:
             match = shape.pattern.fullmatch(raw)
             if match is not None:
                 groups = match.groups()
                 gist = shape.gist(groups)
                 known = self._gists.get(gist) or self._refused.get(gist)
-                if known is not None and known.origin == protocol.origin:
-                    return _Read(known, shape.stated(groups), shape.lines(groups), None)
-        return self._read_anew(protocol, snapshot, raw)
+                if known is not None and known.origin is protocol.origin:
+                    return known, shape.lines(groups), int(groups[shape.length]) if shape.length >= 0 else -1, None
+        return self._read_anew(protocol, self._gate.snapshot, raw)
 
     def _turn_to(self, snapshot: Snapshot) -> None:
         """Forget what depends on the snapshot that was in force before."""
@@ -190,14 +179,15 @@ class ExpressLane:
         groups = self._grouped(protocol, snapshot, raw, head, considered)
         shape = protocol.layout
         if groups is None or shape is None:
-            known = Known(snapshot, protocol.origin, considered, head)
-            return _Read(known, head.framing.length if head.framing.kind is _LENGTH else -1, None, None)
+            known = Known(protocol.origin, considered, head)
+            return known, None, head.framing.length if head.framing.kind is _LENGTH else -1, None
         # Fields that may differ in the next head decide nothing: they need not be kept.
         slim = head._replace(fields=())
         if isinstance(considered, Admission):
             considered.head = slim
-        known = Known(snapshot, protocol.origin, considered, slim)
-        return _Read(known, shape.stated(groups), shape.lines(groups), shape.gist(groups))
+        known = Known(protocol.origin, considered, slim)
+        stated = int(groups[shape.length]) if shape.length >= 0 else -1
+        return known, shape.lines(groups), stated, shape.gist(groups)
 
     def _grouped(
         self,
@@ -235,12 +225,13 @@ class ExpressLane:
 
     # --- reading answer heads -------------------------------------------------------------------------------
 
-    def answer(self, raw: bytes, head: RequestHead) -> KnownAnswer | None:
+    def answer(self, raw: bytes, known: Known) -> KnownAnswer | None:
         """Read an answer's head; None when it is malformed, or not one for this lane."""
         date = self._plane.date
-        known = self._answers.get(raw)
-        if known is not None and (known.dated is None or known.dated is date()):
-            return known
+        before = self._answers.get(raw)
+        if before is not None and (before.dated is None or before.dated is date()):
+            return before
+        head = known.head
         try:
             answer = parse_answer_head(raw, head.method)
         except ForwardError:
@@ -249,10 +240,10 @@ class ExpressLane:
             return None
         today = date()
         written = forwarding.answer_head(answer, head, answer.framing, keep_alive=True, date=today, private=False)
-        known = KnownAnswer(answer, written, today if b"\r\nDate: %b\r\n" % today in written else None)
+        found = KnownAnswer(answer, written, today if b"\r\nDate: %b\r\n" % today in written else None)
         if len(raw) <= LONGEST:
-            self._answers.put(raw, known)
-        return known
+            self._answers.put(raw, found)
+        return found
 
 
 def _is_usual(head: RequestHead, raw: bytes) -> bool:

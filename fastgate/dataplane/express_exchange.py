@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from fastgate.dataplane.body import NOTHING
 from fastgate.dataplane.exchange import Exchange
-from fastgate.dataplane.known import Known, KnownAnswer, Tally
+from fastgate.dataplane.known import Known, KnownAnswer, Passage
 from fastgate.dataplane.upstream import UpstreamConnection
 from fastgate.errors import ForwardError, HeadError
-from fastgate.model import AnswerHead, Field, Forward, Reply
+from fastgate.model import AnswerHead, Field, Reply
 from fastgate.policy import replies
 from fastgate.stats import count
 
@@ -28,8 +28,8 @@ class ExpressExchange:
     """The request of one client connection, and the `Receiver` of its answer."""
 
     __slots__ = (
-        *("_active", "_answer", "_began", "_connection", "_forward", "_known", "_lane", "_plane", "_protocol", "_raw"),
-        *("_received", "_request", "_sent", "_tally", "_target", "_upstream_seconds"),
+        *("_active", "_answer", "_began", "_connection", "_lane", "_passage", "_plane", "_protocol", "_raw"),
+        *("_received", "_sent", "_target", "_upstream_seconds"),
     )
 
     def __init__(self, plane: "Dataplane", protocol: "DownstreamProtocol") -> None:
@@ -40,31 +40,21 @@ class ExpressExchange:
         self._answer: KnownAnswer | None = None
 
     def begin(
-        self,
-        lane: "ExpressLane",
-        known: Known,
-        forward: Forward,
-        tally: Tally,
-        connection: UpstreamConnection,
-        raw: bytes,
-        request: bytes,
-        body: bytes,
+        self, lane: "ExpressLane", passage: Passage, connection: UpstreamConnection, raw: bytes, body: bytes
     ) -> None:
-        """Send a request, whole: `raw` is its head as it came, `request` as it goes on."""
+        """Send a request, whole: `raw` is its head as it came."""
         self._lane = lane
-        self._known = known
-        self._forward = forward
-        self._tally = tally
+        self._passage = passage
         self._connection = connection
         self._raw = raw
-        self._request = request
         self._received = len(body)
         self._sent = 0
         self._answer = None
         self._began = self._plane.clock.monotonic()
         self._active[0] += 1
         self._protocol.exchange = self
-        connection.begin_whole(self, request + body if body else request, known.head.method, self._plane.outbox)
+        request = passage.request
+        connection.begin_whole(self, request + body if body else request, self._plane.outbox)
 
     def answer_ourselves(self, known: Known, reply: Reply) -> None:
         """Refuse by policy, at once."""
@@ -81,19 +71,30 @@ class ExpressExchange:
             plane.stats.denials.add(reply.route, reply.reason)
         plane.stats.requests.add(reply.route, str(reply.status))
         if plane.record is not None:
-            self._known, self._began = known, plane.clock.monotonic()
-            self._received = self._sent = 0
-            self._record(reply.status, outcome, reply.reason, reply.route, None)
+            plane.complete(
+                known.head,
+                peer=protocol.peer,
+                began=plane.clock.monotonic(),
+                status=reply.status,
+                outcome=outcome,
+                reason=reply.reason,
+                route=reply.route,
+                service="",
+                target="",
+                upstream_seconds=None,
+                received=0,
+                sent=0,
+            )
         protocol.rest()
 
     # --- the answer -----------------------------------------------------------------------------------------
 
     def take_answer(self, data: bytes) -> bool:
         """Take the beginning of an answer, which is all of it as a rule; False: it is for somebody else to take."""
-        protocol, connection, known, plane = self._protocol, self._connection, self._known, self._plane
+        protocol, connection, plane = self._protocol, self._connection, self._plane
         transport = protocol.transport
         end = data.find(b"\r\n\r\n") + 4
-        answer = self._lane.answer(data[:end], known.head) if end >= 4 else None  # noqa: PLR2004 - the head's end
+        answer = self._lane.answer(data[:end], self._passage.known) if end >= 4 else None  # noqa: PLR2004 - the head's end
         if (
             answer is None
             or connection is None
@@ -109,7 +110,7 @@ class ExpressExchange:
         self._answer = answer
         self._target = connection.target
         self._upstream_seconds = plane.clock.monotonic() - self._began
-        count(self._tally.latency, self._upstream_seconds)
+        count(self._passage.tally.latency, self._upstream_seconds)
         self._sent = len(data) - end
         plane.outbox.send(transport, answer.written + data[end:] if answer.length else answer.written)
         if self._sent < answer.length:
@@ -134,9 +135,9 @@ class ExpressExchange:
         self._connection = None
         self._active[0] -= 1
         status = 0 if answer is None else answer.head.status
-        self._tally.count(status)
+        self._passage.tally.count(status)
         if self._plane.record is not None:
-            self._record(status, "forwarded", "", self._forward.route.name, self._forward)
+            self._record(status)
         self._protocol.rest()
 
     def flush(self) -> None:
@@ -195,9 +196,9 @@ class ExpressExchange:
         self._connection = None
         if connection is not None:
             exchange.go_on(
-                self._forward,
+                self._passage.forward,
                 connection,
-                self._request,
+                self._passage.request,
                 began=self._began,
                 received=self._received,
                 answer=None if self._answer is None else self._answer.head,
@@ -205,18 +206,19 @@ class ExpressExchange:
             )
         return exchange
 
-    def _record(self, status: int, outcome: str, reason: str, route: str, forward: Forward | None) -> None:
+    def _record(self, status: int) -> None:
+        route = self._passage.forward.route
         self._plane.complete(
-            self._known.head,
+            self._passage.known.head,
             peer=self._protocol.peer,
             began=self._began,
             status=status,
-            outcome=outcome,
-            reason=reason,
-            route=route,
-            service=forward.route.service.name if forward is not None else "",
-            target=self._target if forward is not None else "",
-            upstream_seconds=self._upstream_seconds if forward is not None else None,
+            outcome="forwarded",
+            reason="",
+            route=route.name,
+            service=route.service.name,
+            target=self._target,
+            upstream_seconds=self._upstream_seconds,
             received=self._received,
             sent=self._sent,
         )

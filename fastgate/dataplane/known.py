@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fastgate.dataplane.pool import Upstream
 from fastgate.gate import Admission
-from fastgate.model import NO_BODY, AnswerHead, BodyKind, Forward, Framing, Reply, RequestHead, Route, Snapshot
+from fastgate.model import NO_BODY, AnswerHead, BodyKind, Forward, Framing, Reply, RequestHead, Route
 from fastgate.policy import forwarding
 from fastgate.stats import Stats
 
@@ -38,13 +38,10 @@ class Known:
 
     __slots__ = (
         *("_closing", "_forward", "_kept", "_opening", "_stated", "considered", "head", "origin", "replied"),
-        *("replied_at", "reply", "snapshot", "tally"),
+        *("replied_at", "reply", "tally"),
     )
 
-    def __init__(
-        self, snapshot: Snapshot, origin: str, considered: Admission | Forward | Reply, head: RequestHead
-    ) -> None:
-        self.snapshot = snapshot
+    def __init__(self, origin: str, considered: Admission | Forward | Reply, head: RequestHead) -> None:
         self.origin = origin
         self.considered = considered
         self.head = head
@@ -52,8 +49,8 @@ class Known:
         self._forward: Forward | None = None
         self._stated = -1
         self._opening = self._closing = b""
-        self._kept = 0
-        """A hash of the lines that went on the time before."""
+        self._kept: tuple[bytes, ...] = ()
+        """The lines that went on the time before."""
         self.tally: Tally | None = None
         """Of its route, once one was forwarded."""
         self.reply: Reply | None = None
@@ -70,19 +67,23 @@ class Known:
             self._opening = forwarding.opening(self.head, forward)
             self._closing = forwarding.closing(self.head, forward, forward.forwarding, framing)
             self._forward, self._stated = forward, stated
-        before, self._kept = self._kept, hash(kept)
-        return b"".join((self._opening, *kept, self._closing)), before == self._kept
+        before, self._kept = self._kept, kept
+        return b"".join((self._opening, *kept, self._closing)), before == kept
 
 
-class Repeated(NamedTuple):
-    """A whole head that was seen again."""
+class Passage(NamedTuple):
+    """One whole head, and what is forwarded for it."""
 
     known: Known
+    considered: Admission | Forward | Reply
+    """Here too, and more: what every request needs lies close together."""
+    origin: str
     length: int
     """Octets of the body."""
     forward: Forward
     request: bytes
-    """What was written for this decision."""
+    """What is written for this decision."""
+    tally: Tally
 
 
 class KnownAnswer:

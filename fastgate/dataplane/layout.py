@@ -29,20 +29,12 @@ class Layout(NamedTuple):
     """Takes the request line (without the version), Host and, where there is one, Authorization out of the groups."""
     length: int
     """Content-Length; -1 without one."""
-    kept: tuple[int, ...]
-    """Runs of lines that go on as they came, Authorization and Cookie among them."""
+    lines: Callable[[tuple[bytes, ...]], tuple[bytes, ...]]
+    """Takes the runs of lines that go on as they came, Authorization and Cookie among them."""
     snapshot: Snapshot
     """It holds no longer than this one is in force, which says what goes on and what a route is chosen by."""
     said: bool
     """The client speaks of how it came (KEPT_FROM_TRUSTED); those lines are left out."""
-
-    def stated(self, groups: tuple[bytes, ...]) -> int:
-        """Read Content-Length; -1 without one."""
-        return int(groups[self.length]) if self.length >= 0 else -1
-
-    def lines(self, groups: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        """Take the lines that go on out of the groups."""
-        return tuple([groups[number] for number in self.kept])
 
 
 def learn(raw: bytes, fields: tuple[Field, ...], snapshot: Snapshot, wanted: frozenset[bytes]) -> Layout | None:
@@ -116,7 +108,14 @@ class _Writer:
             re.compile(b"".join(self._pattern) + end),
             itemgetter(*gist),
             self._found.get(b"content-length", -1),
-            tuple(self._kept),
+            _several(self._kept),
             snapshot,
             said,
         )
+
+
+def _several(numbers: list[int]) -> Callable[[tuple[bytes, ...]], tuple[bytes, ...]]:
+    """Make a function that takes these groups; of one alone, or none, it makes a tuple too."""
+    if len(numbers) > 1:
+        return itemgetter(*numbers)
+    return itemgetter(slice(numbers[0], numbers[0] + 1) if numbers else slice(0))

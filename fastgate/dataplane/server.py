@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
+from sys import intern
 from typing import Any, Final, cast
 
 import structlog
@@ -87,6 +88,7 @@ class DownstreamProtocol(RequestHandler):
         "origin",
         "plane",
         "strained",
+        "varies",
     )
 
     def __init__(self, server: "GatewayServer", plane: Dataplane, **kwargs: Any) -> None:
@@ -118,9 +120,11 @@ class DownstreamProtocol(RequestHandler):
         self._scheme = "http"
         self._peer = ""
         self.origin = ""
-        """How requests on this connection come: what `RequestHead` holds beside a head."""
+        """How requests on this connection come: what `RequestHead` holds beside a head. Equal ones are the same."""
         self.layout: Layout | None = None
         """Of the head that came last, where it has one."""
+        self.varies = False
+        """The head that came last was not as the one before of its kind: the next one need not be looked up whole."""
 
     # --- connection ------------------------------------------------------------------------------------------
 
@@ -145,7 +149,7 @@ class DownstreamProtocol(RequestHandler):
         peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         self._peer = peer[0] if peer else ""
         port = local[1] if local else 0
-        self.origin = f"{self._scheme} {self._peer} {port}"
+        self.origin = intern(f"{self._scheme} {self._peer} {port}")
         self.heads = HeadParser(self.plane.limits, scheme=self._scheme, peer=self._peer, port=port)
         self._deadline.set(self.plane.limits.keepalive_timeout)
         super().connection_made(transport)

@@ -168,10 +168,10 @@ class UpstreamConnection(asyncio.Protocol):
             outbox.send(self._transport, head)
         self._watch()
 
-    def begin_whole(self, receiver: "ExpressReceiver", request: bytes, method: str, outbox: Outbox) -> None:
-        """Send a whole request, with others of this turn; `receiver` is offered the answer as it comes."""
+    def begin_whole(self, receiver: "ExpressReceiver", request: bytes, outbox: Outbox) -> None:
+        """Send a whole request, not a HEAD, with others of this turn; `receiver` is offered the answer as it comes."""
         self._receiver = self._express = receiver
-        self._method = method
+        self._method = "GET"  # or another one whose answers are framed like these (RFC 9112 section 6.3)
         self._phase = _HEAD
         self._interim_count = 0
         self.answer = None
