@@ -6,6 +6,7 @@
 #   make test-python     the unit tests on another Python (3.12 or 3.13) where there is one
 #   make bench           every measurement of bench/README.md beside nginx, HAProxy and Apache (20 minutes);
 #                        CASE="hit post", ROUNDS=5, SECONDS=2, OTHER=../checkout choose
+#   make fuzz            conversations that coverage leads to, on both lanes; SECONDS=60
 #   make format docs clean
 
 SHELL := /bin/bash
@@ -27,7 +28,7 @@ PY := $(VENV)/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
 PYTEST := -m pytest -q -p no:cacheprovider
 
-.PHONY: help demo test scripts unit test-keycloak test-python bench format docs clean
+.PHONY: help demo test scripts unit test-keycloak test-python bench fuzz format docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -97,6 +98,10 @@ $(VENV)/.bench: pyproject.toml $(PY)
 bench: $(VENV)/.bench
 	@$(PY) -m bench $(CASE) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(foreach checkout,$(OTHER),--other $(checkout))
+
+fuzz: $(VENV)/.test
+	@$(PY) $(PIP) -e '.[fuzz]'
+	$(PY) -m tests.fuzz.lanes $(or $(SECONDS),60)
 
 format: $(VENV)/.test
 	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .

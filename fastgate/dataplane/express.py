@@ -60,7 +60,7 @@ class ExpressLane:
         self._gists: Memo[tuple[bytes, ...], Known] = Memo(_GISTS)
         self._refused: Memo[tuple[bytes, ...], Known] = Memo(_REFUSED)
         self._answers: Memo[bytes, KnownAnswer] = Memo(_ANSWERS)
-        self._layouts: Memo[tuple[bytes, ...], Layout] = Memo(_LAYOUTS)
+        self._layouts: Memo[tuple[object, ...], Layout] = Memo(_LAYOUTS)
         self._tallies: dict[Route, Tally] = {}
         self._credit = _BURST
         self._credited_at = plane.clock.monotonic()
@@ -152,7 +152,7 @@ class ExpressLane:
                 groups = match.groups()
                 gist = shape.gist(groups)
                 known = self._gists.get(gist) or self._refused.get(gist)
-                if known is not None and known.origin is protocol.origin:
+                if known is not None and known.origin is protocol.origin and known.hides is shape.hides:
                     return known, shape.lines(groups), int(groups[shape.length]) if shape.length >= 0 else -1, None
         return self._read_anew(protocol, self._gate.snapshot, raw)
 
@@ -179,13 +179,13 @@ class ExpressLane:
         groups = self._grouped(protocol, snapshot, raw, head, considered)
         shape = protocol.layout
         if groups is None or shape is None:
-            known = Known(protocol.origin, considered, head)
+            known = Known(protocol.origin, considered, head, hides=False)
             return known, None, head.framing.length if head.framing.kind is _LENGTH else -1, None
         # Fields that may differ in the next head decide nothing: they need not be kept.
         slim = head._replace(fields=())
         if isinstance(considered, Admission):
             considered.head = slim
-        known = Known(protocol.origin, considered, slim)
+        known = Known(protocol.origin, considered, slim, hides=shape.hides)
         stated = int(groups[shape.length]) if shape.length >= 0 else -1
         return known, shape.lines(groups), stated, shape.gist(groups)
 
@@ -201,10 +201,11 @@ class ExpressLane:
         access = considered.access if isinstance(considered, Admission) else None
         if isinstance(considered, Reply) or (access is not None and access.extraction.sources != _HEADER_ONLY):
             return None  # tokens may stand in lines that the gist does not hold
-        names = tuple([spelled for _, spelled, _ in head.fields])
+        hides = access is not None and access.hide_credentials
+        names = (hides, *(spelled for _, spelled, _ in head.fields))
         shape = self._layouts.get(names)
         if shape is None:
-            shape = layout.learn(raw, head.fields, snapshot, self._wanted) if self._may_learn() else None
+            shape = layout.learn(raw, head.fields, snapshot, self._wanted, hides=hides) if self._may_learn() else None
             if shape is None:
                 return None
             self._layouts.put(names, shape)

@@ -37,11 +37,13 @@ class Known:
     """What request heads come to whose lines that decide are the same: request line, Host, Authorization."""
 
     __slots__ = (
-        *("_closing", "_forward", "_kept", "_opening", "_stated", "considered", "head", "origin", "replied"),
-        *("replied_at", "reply", "tally"),
+        *("_closing", "_forward", "_kept", "_opening", "_stated", "considered", "head", "hides", "origin"),
+        *("replied", "replied_at", "reply", "tally"),
     )
 
-    def __init__(self, origin: str, considered: Admission | Forward | Reply, head: RequestHead) -> None:
+    def __init__(self, origin: str, considered: Admission | Forward | Reply, head: RequestHead, *, hides: bool) -> None:
+        self.hides = hides
+        """As its layout does."""
         self.origin = origin
         self.considered = considered
         self.head = head

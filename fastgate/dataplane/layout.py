@@ -33,14 +33,18 @@ class Layout(NamedTuple):
     """Takes the runs of lines that go on as they came, Authorization and Cookie among them."""
     snapshot: Snapshot
     """It holds no longer than this one is in force, which says what goes on and what a route is chosen by."""
+    hides: bool
+    """Authorization is for us alone: its line does not go on."""
     said: bool
     """The client speaks of how it came (KEPT_FROM_TRUSTED); those lines are left out."""
 
 
-def learn(raw: bytes, fields: tuple[Field, ...], snapshot: Snapshot, wanted: frozenset[bytes]) -> Layout | None:
+def learn(
+    raw: bytes, fields: tuple[Field, ...], snapshot: Snapshot, wanted: frozenset[bytes], *, hides: bool
+) -> Layout | None:
     """Learn the layout of a head from its octets and its fields; None: it has none.
 
-    `wanted` are the names by which the routes of the snapshot are chosen.
+    `wanted` are the names by which the routes of the snapshot are chosen; with `hides`, Authorization stays here.
     """
     names = frozenset(name for name, _, _ in fields)
     if names & _STEERING or names & wanted or raw.partition(b"\r\n")[2] != _lines(fields) + b"\r\n":
@@ -49,20 +53,20 @@ def learn(raw: bytes, fields: tuple[Field, ...], snapshot: Snapshot, wanted: fro
         return None
     writer, configured = _Writer(), snapshot.settings.forwarding.protected
     for name, spelled, value in fields:
-        writer.add(name, spelled, value, keeps=_passes(name, configured))
-    return writer.layout(snapshot, said=bool(names & KEPT_FROM_TRUSTED))
+        writer.add(name, spelled, value, keeps=_passes(name, configured, hides=hides))
+    return writer.layout(snapshot, hides=hides, said=bool(names & KEPT_FROM_TRUSTED))
 
 
 def _lines(fields: Iterable[Field]) -> bytes:
     return b"".join(b"%b: %b\r\n" % (spelled, value) for _, spelled, value in fields)
 
 
-def _passes(name: bytes, configured: frozenset[bytes]) -> bool:
+def _passes(name: bytes, configured: frozenset[bytes], *, hides: bool) -> bool:
     """Tell whether a line goes on as it came, as `forwarding` does for a token that stands in Authorization."""
     if name in HOP_BY_HOP or name in KEPT_FROM_TRUSTED or name in configured:
         return False
     if name in REWRITTEN:
-        return name in {b"authorization", b"cookie"}
+        return name == b"cookie" or (name == b"authorization" and not hides)
     return name in END_TO_END or passes(name, configured)
 
 
@@ -100,7 +104,7 @@ class _Writer:
         self._groups += 1
         return self._groups - 1
 
-    def layout(self, snapshot: Snapshot, *, said: bool) -> Layout:
+    def layout(self, snapshot: Snapshot, *, hides: bool, said: bool) -> Layout:
         """Compile it."""
         end = (b")" if self._in_run else b"") + b"\r\n"
         gist = [0, *(self._found[name] for name in (b"host", b"authorization") if name in self._found)]
@@ -110,6 +114,7 @@ class _Writer:
             self._found.get(b"content-length", -1),
             _several(self._kept),
             snapshot,
+            hides,
             said,
         )
 
