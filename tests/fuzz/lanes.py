@@ -1,6 +1,6 @@
 """`python -m tests.fuzz.lanes [SECONDS]`: the two lanes must agree on every conversation that coverage leads to.
 
-The same conversations as in tests/dataplane/test_lanes_agree.py, found by atheris (libFuzzer) instead of Hypothesis. What
+As in tests/dataplane/test_lanes_agree.py, but found by atheris (libFuzzer) instead of Hypothesis. What
 fails is left in the working directory as crash-HASH; `python -m tests.fuzz.lanes crash-HASH` plays it again.
 """
 
