@@ -10,7 +10,7 @@ import structlog
 from aiohttp import web
 
 from fastgate import __version__
-from fastgate.clock import Clock, SystemClock
+from fastgate.clock import Clock, SystemClock, TurnClock
 from fastgate.control.access_log import AccessLog
 from fastgate.control.admin import admin_application
 from fastgate.dataplane.aiohttp_seam import check_aiohttp
@@ -61,21 +61,18 @@ class App:
         check_aiohttp()
         settings = self._snapshot.settings
         loop = asyncio.get_running_loop()
+        clock = TurnClock(self._clock, loop)
         self._tokens = Tokens(
-            self._memory,
-            self._snapshot.providers,
-            self._clock,
-            self.stats,
-            Revocations(self._clock, settings.revocation_ttl),
+            self._memory, self._snapshot.providers, clock, self.stats, Revocations(clock, settings.revocation_ttl)
         )
-        self._gate = Gate(self._snapshot, self._tokens, self._clock)
+        self._gate = Gate(self._snapshot, self._tokens, clock)
         self._upstreams = Upstreams(loop, self.stats)
         await self._upstreams.swap(self._snapshot.services.values())
         self._plane = Dataplane(
             gate=self._gate,
             upstreams=self._upstreams,
             stats=self.stats,
-            clock=self._clock,
+            clock=clock,
             limits=settings.limits,
             record=self._access_log.record if settings.access_log else None,
             express_lane=settings.express_lane,
