@@ -13,6 +13,7 @@ from fastgate import __version__
 from fastgate.clock import Clock, SystemClock, TurnClock
 from fastgate.control.access_log import AccessLog
 from fastgate.control.admin import admin_application
+from fastgate.control.events_listener import EventsListener
 from fastgate.dataplane.aiohttp_seam import check_aiohttp
 from fastgate.dataplane.plane import Dataplane, Upstreams
 from fastgate.dataplane.server import GatewayServer
@@ -21,8 +22,10 @@ from fastgate.gate import Gate
 from fastgate.model import Address, Settings, Snapshot
 from fastgate.stats import Counter, Stats
 from fastgate.tokens.memory import MemoryTier
+from fastgate.tokens.notifications import Notifications
 from fastgate.tokens.resolver import Tokens
 from fastgate.tokens.revocation import Revocations
+from fastgate.tokens.seen import SeenHere
 
 log = structlog.get_logger("fastgate.app")
 
@@ -47,6 +50,7 @@ class App:
         self._access_log = AccessLog(settings.log_format, sys.__stdout__, self.stats)
         self._servers: list[asyncio.Server] = []
         self._admin: web.AppRunner | None = None
+        self._events: EventsListener | None = None
         self._meeting: asyncio.Task[None] | None = None
         self._reloading = asyncio.Lock()
         """Two reloads at once could end with the older configuration in force."""
@@ -65,6 +69,14 @@ class App:
         self._tokens = Tokens(
             self._memory, self._snapshot.providers, clock, self.stats, Revocations(clock, settings.revocation_ttl)
         )
+        self.notifications = Notifications(
+            self._snapshot.providers,
+            clock=clock,
+            stats=self.stats,
+            seen=SeenHere(clock.monotonic),
+            revoke=self.revoke,
+        )
+        """What identity providers tell of their own accord."""
         self._gate = Gate(self._snapshot, self._tokens, clock)
         self._upstreams = Upstreams(loop, self.stats)
         await self._upstreams.swap(self._snapshot.services.values())
@@ -83,6 +95,8 @@ class App:
                 self._servers.append(await self._bind(address))
             if settings.admin is not None:
                 await self._start_admin(settings.admin.address)
+            if settings.events is not None:
+                await self._start_events(settings.events)
         except BaseException:
             await self.stop()
             raise
@@ -116,7 +130,15 @@ class App:
         await self._tokens.close()
         if self._admin is not None:
             await self._admin.cleanup()
+        if self._events is not None:
+            await self._events.close()
+        await self.notifications.close()
         await asyncio.to_thread(self._access_log.close)
+
+    @property
+    def events_address(self) -> tuple[str, int] | None:
+        """Where the listener for identity providers is bound."""
+        return None if self._events is None else self._events.address
 
     # --- control.admin.Operations ------------------------------------------------------------------------------
 
@@ -156,6 +178,7 @@ class App:
             "cache": {
                 "memory": tokens.pop("memory") | {"hit_ratio": hits / (hits + misses) if hits + misses else None}
             },
+            "notices": self.notifications.status(),
             **tokens,
         }
 
@@ -182,6 +205,7 @@ class App:
             # The token of another listener, or of none, is not for the one that is open.
             self._admin_token = admin.token
         self._tokens.swap(snapshot.providers)
+        self.notifications.swap(snapshot.providers)
         await self._upstreams.swap(snapshot.services.values())
         self._unseen &= set(snapshot.providers)
         self._snapshot = snapshot
@@ -219,8 +243,18 @@ class App:
             raise _cannot_listen(address, error) from error
         self.admin_address = self._admin.addresses[0][:2]
 
+    async def _start_events(self, address: Address) -> None:
+        self._events = EventsListener(self)
+        try:
+            await self._events.start(address)
+        except OSError as error:
+            raise _cannot_listen(address, error) from error
+
     async def _meet_providers(self) -> None:
         """Make contact with every provider once: readiness says so, requests do not wait for it."""
+        await asyncio.gather(self.notifications.meet(), self._meet_until_answered())
+
+    async def _meet_until_answered(self) -> None:
         pause = 0.5
         while self._unseen:
             problems = await self._tokens.meet()
@@ -235,6 +269,7 @@ def _needs_restart(old: Settings, new: Settings) -> list[str]:
     changed = {
         "listen": [_listening(address) for address in old.listen] != [_listening(address) for address in new.listen],
         "admin.listen": _admin_at(old) != _admin_at(new),
+        "events.listen": _events_at(old) != _events_at(new),
         "limits": old.limits != new.limits,
         "cache": (old.max_entries, old.revocation_ttl) != (new.max_entries, new.revocation_ttl),
         "log": (old.log_format, old.access_log) != (new.log_format, new.access_log),
@@ -244,6 +279,10 @@ def _needs_restart(old: Settings, new: Settings) -> list[str]:
 
 def _admin_at(settings: Settings) -> tuple[str, int, bool] | None:
     return None if settings.admin is None else _listening(settings.admin.address)
+
+
+def _events_at(settings: Settings) -> tuple[str, int, bool] | None:
+    return None if settings.events is None else _listening(settings.events)
 
 
 def _listening(address: Address) -> tuple[str, int, bool]:

@@ -110,13 +110,69 @@ class Mark(NamedTuple):
     """A revocation, as it is told to other workers and hosts and kept for those that start later. Holds no token."""
 
     claim: str
-    """What `value` is: "token" (a fingerprint of one, in hexadecimal), "sub", "sid", "client_id", or "all"."""
+    """What `value` is: "token" (a fingerprint of one, in hexadecimal), "sub", "sid", "client_id", or "all";
+    "sub_without_sid" is the subject of tokens that name no session."""
     value: str
     """"" for "all"."""
     at: int
     """Whole wall seconds: tokens issued up to and including then are covered."""
     until: float
     """Wall seconds after which no token can be covered any more."""
+
+
+# --- what an identity provider tells us of its own accord ------------------------------------------------------
+
+
+class NoticeKind(StrEnum):
+    """What a notice is about. The value is the metric label."""
+
+    LOGOUT = "logout"
+    SECURITY_EVENT = "security_event"
+    """One that was refused, or that we do not know."""
+    SESSION_REVOKED = "session_revoked"
+    CREDENTIAL_CHANGE = "credential_change"
+    ACCOUNT_DISABLED = "account_disabled"
+    ACCOUNT_PURGED = "account_purged"
+    VERIFICATION = "verification"
+    STREAM_UPDATED = "stream_updated"
+
+
+class Notice(NamedTuple):
+    """A logout or a security event, verified and understood."""
+
+    kind: NoticeKind
+    jti: str
+    keep: float
+    """Seconds for which a second one with this `jti` must be recognised."""
+    at: int
+    """Whole seconds of the issuer's clock: tokens issued up to and including then are concerned."""
+    revocations: tuple[tuple[str, str], ...]
+    """Pairs of a claim and its value, as `Mark` has them; none: there is nothing to do."""
+
+
+class Refused(StrEnum):
+    """Why a notice was refused. The value is the metric label."""
+
+    MALFORMED = "malformed"
+    FORGED = "forged"
+    """Not signed by a key of the issuer, or not signed at all."""
+    WRONG_ISSUER = "wrong_issuer"
+    WRONG_AUDIENCE = "wrong_audience"
+    STALE = "stale"
+    """Expired, too old, or from the future."""
+    REPLAYED = "replayed"
+    UNKNOWN_SUBJECT = "unknown_subject"
+    """It names nobody by what tokens name them by."""
+    UNAUTHORIZED = "unauthorized"
+    """Sent without the Authorization that was agreed on."""
+
+
+class Refusal(NamedTuple):
+    """A notice that changes nothing."""
+
+    reason: Refused
+    detail: str
+    """In our own words; repeats nothing of the notice."""
 
 
 # --- what a route requires ------------------------------------------------------------------------------------
@@ -219,6 +275,20 @@ class ClientAuth(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Notifier:
+    """Who signs what an identity provider tells us of its own accord, and for whom it has to be meant."""
+
+    issuer: str
+    audiences: frozenset[str]
+    jwks_uri: str | None = None
+    """Where the keys are; None: the metadata of the identity provider's issuer say it."""
+    subject_issuers: frozenset[str] = frozenset()
+    """Whose subjects our tokens name."""
+    authorization: str | None = field(repr=False, default=None)
+    """The value of Authorization that it must send, where one was agreed on."""
+
+
+@dataclass(frozen=True, slots=True)
 class IdentityProvider:
     """An authorization server and how we talk to it."""
 
@@ -247,6 +317,10 @@ class IdentityProvider:
     """Inactive answers per second after which unknown tokens are held off; remembered and stale ones are not."""
     digest_key: bytes = field(default=b"", repr=False)
     """Keys the digests of tokens; derived from everything static that can change this server's answer."""
+    logouts: Notifier | None = None
+    """Of logout tokens (OpenID Connect Back-Channel Logout 1.0); None: it sends none."""
+    security_events: Notifier | None = None
+    """Of security event tokens (RFC 8935); None: it sends none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,3 +577,5 @@ class Settings:
     express_lane: bool = True
     """Whether usual requests may take the express lane."""
     workers: int = 1
+    events: Address | None = None
+    """The listener for identity providers alone."""

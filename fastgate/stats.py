@@ -93,6 +93,7 @@ class Stats:
         "heads_refused",
         "introspection_seconds",
         "introspections",
+        "notices",
         "requests",
         "requests_active",
         "revocations",
@@ -118,6 +119,9 @@ class Stats:
         self.cache_hits = Counter("fastgate_cache_hits", "Token states remembered.", "tier", "state")
         self.cache_misses = Counter("fastgate_cache_misses", "Token states not remembered.", "tier", "reason")
         self.flights = Counter("fastgate_flights", "Token loads: started, or joined while under way.", "role")
+        self.notices = Counter(
+            "fastgate_notices", "Logout tokens and security events that came.", "identity_provider", "kind", "outcome"
+        )
         self.revocations = Counter("fastgate_revocations", "Revocations taken.", "kind")
         self.splices = Counter("fastgate_splices", "Large bodies passed from socket to socket.")
         self.upstream_seconds = Histogram(

@@ -5,7 +5,9 @@ import json
 import socket
 import ssl
 import threading
+import time
 from dataclasses import replace
+from urllib.parse import urlencode
 
 import pytest
 import structlog
@@ -21,6 +23,7 @@ from tests.support.idp import Idp
 from tests.support.plane import route as made_route
 from tests.support.plane import service as made_service
 from tests.support.plane import snapshot
+from tests.support.signer import Signer
 from tests.support.upstream import Upstream, answer, silence
 
 
@@ -66,7 +69,7 @@ async def test_start_with_the_identity_provider_down(idp, usual):
         assert (await gateway.readiness())[0] == 200
 
 
-@pytest.mark.parametrize("which", ["listen", "admin"])
+@pytest.mark.parametrize("which", ["listen", "admin", "events"])
 async def test_a_port_in_use_leaves_nothing_half_started(usual, which, tmp_path):
     """P6: one sentence; the listeners that were bound before it are closed again."""
     with socket.socket() as listening:
@@ -76,11 +79,12 @@ async def test_a_port_in_use_leaves_nothing_half_started(usual, which, tmp_path)
         made = gateway._load()
         taken = Address("127.0.0.1", port)
         listen, admin = made.settings.listen, made.settings.admin
+        events = taken if which == "events" else None
         if which == "listen":
             listen = (*listen, taken)
-        else:
+        elif which == "admin":
             admin = replace(admin, address=taken)
-        app = App(lambda: replace(made, settings=replace(made.settings, listen=listen, admin=admin)))
+        app = App(lambda: replace(made, settings=replace(made.settings, listen=listen, admin=admin, events=events)))
         with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use; stop "):
             await app.start()
         assert len(app._servers) == 1
@@ -116,6 +120,88 @@ async def test_without_an_admin_listener(usual):
         assert gateway.app.admin_address is None
         assert gateway.app.admin_token is None
         assert (await gateway.get("/public")).status == 200
+
+
+# --- what identity providers send ---------------------------------------------------------------------------------
+
+SIGNER = Signer("ES256")
+
+
+@pytest.fixture
+def telling(idp, usual):
+    """The usual configuration, with an identity provider that logs people out."""
+    idp.keys = [SIGNER.public]
+    told = provider(idp, issuer=idp.issuer, introspection_endpoint=None, backchannel_logout=True)
+    return {**usual, "identity_providers": {"idp": told}, "events": {"listen": "127.0.0.1:8002"}}
+
+
+async def log_out(gateway, token, port=None):
+    kind = ("Content-Type", "application/x-www-form-urlencoded")
+    where = "/identity-providers/idp/logout"
+    body = urlencode({"logout_token": token}).encode()
+    return await fetch(port or gateway.events_port, "POST", where, kind, body=body)
+
+
+async def test_a_logout_refuses_the_sessions_tokens(idp, telling):
+    """T24: at once, although the answer is remembered, and ever after, although it is asked again; both listeners."""
+    idp.tokens["other"] = READER | {"sid": "s2"}
+    async with Served(telling) as gateway:
+        for sid, token, port in (("s1", "good", gateway.events_port), ("s2", "other", gateway.admin_port)):
+            assert (await gateway.get("/api", token=token)).status == 200
+            got = await log_out(gateway, SIGNER.logout(idp.issuer, sub="alex", sid=sid), port)
+            assert got.status == 200, got
+            for _ in range(2):
+                assert (await gateway.get("/api", token=token)).status == 401
+        assert await gateway.metric("fastgate_notices_total", identity_provider="idp", outcome="accepted") == 2
+        assert (await gateway.status())["notices"] == {"idp/logout": {"keys": 1, "problem": None}}
+
+
+async def test_a_logout_of_a_moment_ago(idp, telling):
+    """T24: what was issued since is not concerned, also when it was told late."""
+    now = int(time.time())
+    idp.tokens |= {"before": READER | {"iat": now - 60}, "since": READER | {"iat": now - 20}}
+    async with Served(telling) as gateway:
+        for token in ("before", "since"):
+            assert (await gateway.get("/api", token=token)).status == 200
+        assert (await log_out(gateway, SIGNER.logout(idp.issuer, sub="alex", iat=now - 30))).status == 200
+        assert (await gateway.get("/api", token="before")).status == 401
+        assert (await gateway.get("/api", token="since")).status == 200
+
+
+async def test_a_logout_beats_an_introspection_under_way(idp, telling):
+    """T24: an answer that was on its way does not bring the session back."""
+    told = asyncio.Event()
+    async with Served(telling) as gateway:
+        await gateway.ready()
+        idp.will(told, idp.truth)
+        pending = asyncio.create_task(gateway.get("/api", token="good"))
+        await idp.asked(1)
+        assert (await log_out(gateway, SIGNER.logout(idp.issuer, sub="alex", sid="s1"))).status == 200
+        told.set()
+        assert (await pending).status == 401
+
+
+async def test_a_forged_logout_changes_nothing(idp, telling):
+    """400, counted, and the session goes on."""
+    async with Served(telling) as gateway:
+        assert (await gateway.get("/api", token="good")).status == 200
+        forged = Signer("ES256", "stranger").logout(idp.issuer, sub="alex", sid="s1")
+        assert (await log_out(gateway, forged)).status == 400
+        assert (await gateway.get("/api", token="good")).status == 200
+        assert await gateway.metric("fastgate_notices_total", outcome="forged") == 1
+        assert await gateway.metric("fastgate_revocations_total") == 0
+
+
+async def test_who_may_send_something_changes_with_a_reload(idp, telling):
+    """P5: the listener stays where it is; what is served there is what the file says now."""
+    async with Served(telling) as gateway:
+        quiet = {"identity_providers": {"idp": provider(idp)}, "events": None}
+        gateway.write({**quiet, "admin": {"listen": f"127.0.0.1:{gateway.admin_port}"}})
+        got = await gateway.admin("POST", "/config/reload")
+        assert json.loads(got.body)["needs_restart"] == ["events.listen"]
+        assert (await log_out(gateway, SIGNER.logout(idp.issuer, sub="alex"))).status == 404
+        await gateway.reload(**{key: telling[key] for key in ("identity_providers", "events")})
+        assert (await log_out(gateway, SIGNER.logout(idp.issuer, sub="alex"))).status == 200
 
 
 # --- what operators see -----------------------------------------------------------------------------------------

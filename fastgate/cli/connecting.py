@@ -12,6 +12,8 @@ from fastgate.errors import Cannot, IntrospectionError
 from fastgate.model import IdentityProvider, Service, Snapshot, Target
 from fastgate.stats import Stats
 from fastgate.tokens.introspector import Introspector
+from fastgate.tokens.keys import Keys
+from fastgate.tokens.notifications import notifiers
 
 ADVICE: Final = {
     Cannot.TIMEOUT: "is it reachable from here? `timeout` may be too short",
@@ -19,6 +21,10 @@ ADVICE: Final = {
     Cannot.MALFORMED: "is this the issuer, or the introspection endpoint, of an authorization server (RFC 7662)?",
     Cannot.REJECTED: "check client_id, client_secret and client_auth, and that this client may introspect",
     Cannot.OVERLOADED: "try again",
+}
+KEYS_ADVICE: Final = {
+    Cannot.UNAVAILABLE: "is it running, and reachable from here? is `jwks_uri` right?",
+    Cannot.MALFORMED: "is this the address of a key set (RFC 7517)? see `jwks_uri`",
 }
 
 
@@ -33,6 +39,11 @@ class Finding(NamedTuple):
 async def findings(snapshot: Snapshot) -> list[Finding]:
     """Try everything at once; each has its own deadline."""
     tries: list[Awaitable[Finding]] = [_provider(provider) for provider in snapshot.providers.values()]
+    tries += [
+        _keys(provider, jwks_uri)
+        for provider in snapshot.providers.values()
+        for jwks_uri in dict.fromkeys(notifier.jwks_uri for _, notifier in notifiers(provider))
+    ]
     tries += [_target(service, target) for service in snapshot.services.values() for target in service.targets]
     return list(await asyncio.gather(*tries))
 
@@ -49,6 +60,19 @@ async def _provider(provider: IdentityProvider) -> Finding:
         await introspector.close()
     where = provider.introspection_endpoint or provider.issuer
     return Finding(f"identity provider {provider.name} ({where})", trouble)
+
+
+async def _keys(provider: IdentityProvider, jwks_uri: str | None) -> Finding:
+    """The keys that verify logout tokens and security events."""
+    keys = Keys(provider, jwks_uri, SystemClock())
+    trouble = ""
+    try:
+        await keys.current()
+    except IntrospectionError as error:
+        trouble = f"{error.detail}; {KEYS_ADVICE.get(error.kind, ADVICE[error.kind])}"
+    finally:
+        await keys.close()
+    return Finding(f"keys of identity provider {provider.name} ({jwks_uri or provider.issuer})", trouble)
 
 
 async def _target(service: Service, target: Target) -> Finding:

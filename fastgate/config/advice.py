@@ -36,6 +36,10 @@ def _provider(path: Path, provider: Provider) -> Iterator[Finding]:
         parts = url(text, query=True) if text is not None else None
         if parts is not None and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             yield Finding((*path, key), "tokens and the client secret travel in plain text")
+    if provider.jwks_uri is not None:
+        parts = url(provider.jwks_uri, query=True)
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            yield Finding((*path, "jwks_uri"), "anybody on the way can put keys there, and then log people out")
 
 
 def _sources(path: Path, auth: Auth) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from fastgate.config.document import Finding, Path
 from fastgate.config.known import each, items, known, value_of
 from fastgate.config.provider import Provider
 from fastgate.config.provider_checks import PROVIDER_CHECKS
-from fastgate.config.schema import Admin, Listener, listener, listeners
+from fastgate.config.schema import Admin, Listener, Root, listener, listeners
 from fastgate.config.service import ConfiguredRoute, ConfiguredService
 
 
@@ -23,7 +23,7 @@ def relation_findings(data: Any) -> list[Finding]:
         return []
     written = data.get("identity_providers")
     providers = written if isinstance(written, dict) else {}
-    found = list(each((_addresses_twice, _admin_token), data))
+    found = list(each((_addresses_twice, _admin_token, _listener_for_events), data))
     for name, raw in providers.items():
         if isinstance(raw, dict):
             found += each(PROVIDER_CHECKS, ("identity_providers", name), known(Provider, raw))
@@ -56,6 +56,9 @@ def _addresses_twice(data: Mapping[str, Any]) -> Iterator[Finding]:
         # What was written is to blame, not a default.
         at = len(places) if "listen" in admin else 0
         places.insert(at, (("admin", "listen"), admin.get("listen", "127.0.0.1:8001")))
+    events = data.get("events")
+    if isinstance(events, dict):
+        places.append((("events", "listen"), events.get("listen")))
     for path, written in places:
         address = _address(written)
         if address is not None and address.port:
@@ -74,6 +77,24 @@ def _admin_token(data: Mapping[str, Any]) -> Iterator[Finding]:
             ("admin", "token"),
             "is missing; an admin listener that other machines can reach needs one: write `token: ${ADMIN_TOKEN}`, or "
             "listen on 127.0.0.1",
+        )
+
+
+def _listener_for_events(data: Mapping[str, Any]) -> Iterator[Finding]:
+    root = known(Root, data)
+    providers = data.get("identity_providers")
+    senders = [
+        ("identity_providers", name, key)
+        for name, raw in (providers.items() if isinstance(providers, dict) else ())
+        for key in ("backchannel_logout", "security_events")
+        if value_of(Provider, raw, key) is not None
+    ]
+    if root.events is None and root.admin is None:
+        for path in senders:
+            yield Finding(path, "needs a listener that takes it: write `events: {listen: ...}`")
+    if root.events is not None and not senders:
+        yield Finding(
+            ("events",), "has no use without `backchannel_logout` or `security_events` of an identity provider"
         )
 
 

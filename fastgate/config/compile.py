@@ -29,6 +29,7 @@ from fastgate.model import (
     IdentityProvider,
     Limits,
     Match,
+    Notifier,
     Route,
     Service,
     Settings,
@@ -111,6 +112,30 @@ def _provider(compiler: _Compiler, name: str, written: Provider) -> IdentityProv
         concurrency=written.introspection_concurrency,
         inactive_rate=written.introspection_inactive_rate,
         digest_key=digest_key,
+        logouts=_logouts(written),
+        security_events=_security_events(written),
+    )
+
+
+def _logouts(written: Provider) -> Notifier | None:
+    logout = written.backchannel_logout
+    if logout is None or written.issuer is None:
+        return None
+    return Notifier(written.issuer, frozenset(logout.audience or (written.client_id,)), written.jwks_uri)
+
+
+def _security_events(written: Provider) -> Notifier | None:
+    events = written.security_events
+    issuer = None if events is None else events.issuer or written.issuer
+    if events is None or issuer is None:
+        return None
+    header = events.authorization_header
+    return Notifier(
+        issuer,
+        frozenset(events.audience or (written.client_id,)),
+        events.jwks_uri or written.jwks_uri,
+        frozenset({issuer if written.issuer is None else written.issuer}),
+        None if header is None else header.get_secret_value(),
     )
 
 
@@ -192,6 +217,7 @@ def _settings(compiler: _Compiler, routes: list[Route]) -> Settings:
             for index, listener in enumerate(root.listen)
         ),
         admin=admin,
+        events=None if root.events is None else _listener(compiler, ("events", "listen"), root.events.listen),
         limits=Limits(**root.limits.model_dump()),
         forwarding=Forwarding(
             trusted=tuple(ip_network(network) for network in root.trusted_addresses),

@@ -137,9 +137,10 @@ def _tls_findings(data: Any, directory: str) -> Iterator[Finding]:
     many = isinstance(data.get("listen"), list)
     for index, written in enumerate(listeners(data.get("listen", []))):
         yield from _listener_findings(("listen", index) if many else ("listen",), written, directory)
-    admin = data.get("admin")
-    if isinstance(admin, dict):
-        yield from _listener_findings(("admin", "listen"), admin.get("listen"), directory)
+    for key in ("admin", "events"):
+        section = data.get(key)
+        if isinstance(section, dict):
+            yield from _listener_findings((key, "listen"), section.get("listen"), directory)
     providers = data.get("identity_providers")
     for name, raw in (providers if isinstance(providers, dict) else {}).items():
         if value_of(Provider, raw, "ssl_verify"):

@@ -45,6 +45,43 @@ def _or(words: tuple[str, ...]) -> str:
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
+def _switch(written: Any) -> Any:
+    """`true` is the section with its defaults, `false` is none."""
+    if not isinstance(written, bool | dict | Section):
+        raise ValueError("must be true, false or a mapping")  # noqa: TRY004 - pydantic collects ValueErrors
+    return {} if written is True else None if written is False else written
+
+
+class BackchannelLogout(Section):
+    """Logout tokens (OpenID Connect Back-Channel Logout 1.0); `true` for the defaults."""
+
+    audience: Annotated[
+        tuple[Text, ...],
+        Field(description="Clients whose logouts count: those that log people in. Left out: `client_id` alone."),
+    ] = ()
+
+
+class SecurityEvents(Section):
+    """Security event tokens by push (RFC 8935, Shared Signals); `true` for the defaults."""
+
+    audience: Annotated[
+        tuple[Text, ...], Field(description="What `aud` must have one of, as agreed on. Left out: `client_id` alone.")
+    ] = ()
+    authorization_header: Annotated[
+        Secret | None,
+        Field(
+            description="The whole value of Authorization that must be sent, such as `Bearer ...`, if one was agreed."
+        ),
+    ] = None
+    issuer: Annotated[
+        Url | None, Field(description="Who issues the events, where it is not the `issuer` of the tokens.")
+    ] = None
+    jwks_uri: Annotated[
+        UrlWithQuery | None,
+        Field(description="Its keys; the transmitter's `/.well-known/ssf-configuration` says where they are."),
+    ] = None
+
+
 class Provider(Section):
     """One authorization server."""
 
@@ -126,3 +163,26 @@ class Provider(Section):
             "flood of invented tokens does not become a flood at the server.",
         ),
     ] = 200.0
+    jwks_uri: Annotated[
+        UrlWithQuery | None,
+        Field(
+            description="Where the keys are that verify logout tokens and security events, instead of what discovery "
+            "says."
+        ),
+    ] = None
+    backchannel_logout: Annotated[
+        BackchannelLogout | None,
+        BeforeValidator(_switch),
+        Field(
+            description="Take logout tokens at `/identity-providers/NAME/logout` of the `admin` and `events` listeners "
+            "and revoke the session, or the user's tokens."
+        ),
+    ] = None
+    security_events: Annotated[
+        SecurityEvents | None,
+        BeforeValidator(_switch),
+        Field(
+            description="Take security events at `/identity-providers/NAME/events`: revoked sessions, changed "
+            "credentials, disabled and purged accounts revoke tokens."
+        ),
+    ] = None

@@ -22,6 +22,30 @@ def _endpoint_is_safe(path: Path, provider: Provider) -> Iterator[Finding]:
     yield from _no_plain_http((*path, "introspection_endpoint"), endpoint, allowed=provider.allow_http)
 
 
+def _keys_are_safe(path: Path, provider: Provider) -> Iterator[Finding]:
+    yield from _no_plain_http((*path, "jwks_uri"), provider.jwks_uri, allowed=provider.allow_http)
+    if provider.jwks_uri is not None and provider.backchannel_logout is None and provider.security_events is None:
+        yield Finding((*path, "jwks_uri"), "has no use without `backchannel_logout` or `security_events`; remove it")
+
+
+def _who_logs_out(path: Path, provider: Provider) -> Iterator[Finding]:
+    if provider.backchannel_logout is not None and provider.issuer is None:
+        yield Finding((*path, "backchannel_logout"), "needs `issuer`: who signs logout tokens")
+
+
+def _who_sends_events(path: Path, provider: Provider) -> Iterator[Finding]:
+    events, at = provider.security_events, (*path, "security_events")
+    if events is None:
+        return
+    yield from _no_plain_http((*at, "jwks_uri"), events.jwks_uri, allowed=provider.allow_http)
+    if events.issuer is None and provider.issuer is None:
+        yield Finding(at, "needs an `issuer`, its own or the identity provider's: who signs the events")
+    if events.issuer not in {None, provider.issuer} and events.jwks_uri is None:
+        yield Finding(
+            (*at, "jwks_uri"), "is missing: the keys of another issuer are not those of the identity provider"
+        )
+
+
 def _no_plain_http(path: Path, text: str | None, *, allowed: bool) -> Iterator[Finding]:
     if text is None or allowed:
         return
@@ -62,4 +86,7 @@ PROVIDER_CHECKS: Final = (
     _tls,
     _question_headers,
     _question_arguments,
+    _keys_are_safe,
+    _who_logs_out,
+    _who_sends_events,
 )

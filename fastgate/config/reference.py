@@ -47,11 +47,17 @@ def json_schema() -> dict[str, Any]:
     root["listen"] |= _forms(*_LISTENER, several, default="127.0.0.1:8000")
     root["admin"] |= _forms({"$ref": "#/$defs/Admin"}, {"const": False}, default={"listen": "127.0.0.1:8001"})
     admin["listen"] |= _forms(*_LISTENER, default="127.0.0.1:8001")
+    events = sections["Events"]["properties"]["listen"]
+    events |= _forms(*_LISTENER)
+    for key, section in (("backchannel_logout", "BackchannelLogout"), ("security_events", "SecurityEvents")):
+        switch = sections["Provider"]["properties"][key]
+        switch |= _forms({"type": "boolean"}, {"$ref": f"#/$defs/{section}"}, default=False)
     for section in ("ConfiguredService", "ConfiguredRoute"):
         auth = sections[section]["properties"]["auth"]
         del auth["$ref"]
         auth |= _forms({"const": "none"}, {"$ref": "#/$defs/Auth"})
-    del root["listen"]["type"], root["listen"]["items"], root["listen"]["minLength"], admin["listen"]["$ref"]
+    del root["listen"]["type"], root["listen"]["items"], root["listen"]["minLength"]
+    del admin["listen"]["$ref"], events["$ref"]
     schema["description"] = "What stands at the top of the file."
     return {"$schema": DIALECT, "title": "fastgate.yaml", **schema}
 

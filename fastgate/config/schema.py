@@ -68,6 +68,12 @@ class Admin(Section):
     ] = None
 
 
+class Events(Section):
+    """A listener for identity providers alone: for what the admin listener takes from them as well."""
+
+    listen: Annotated[OneListener, Field(description="Where identity providers reach it.")]
+
+
 class Limits(Section):
     """Bounds towards clients."""
 
@@ -156,6 +162,10 @@ class Root(Section):
         BeforeValidator(_admin),
         Field(description="The operators' listener; `false`: none."),
     ] = Admin()
+    events: Annotated[
+        Events | None,
+        Field(description="A listener for what identity providers send, where they do not reach the admin listener."),
+    ] = None
     workers: Annotated[
         int,
         BeforeValidator(_workers),

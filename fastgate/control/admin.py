@@ -5,17 +5,16 @@ import hmac
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Protocol
 
-import orjson
-import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from fastgate.control.answers import json_answer, pattern, safely
+from fastgate.control.events import PREFIX, add_event_routes
 from fastgate.control.metrics import CONTENT_TYPE, exposition
 from fastgate.control.revocation import MAX_BODY, RevocationError, parse_revocation
 from fastgate.errors import ConfigError, FastgateError
 from fastgate.stats import Counter, Stats
-
-log = structlog.get_logger("fastgate.control")
+from fastgate.tokens.notifications import Notifications
 
 
 class Operations(Protocol):
@@ -24,6 +23,11 @@ class Operations(Protocol):
     @property
     def stats(self) -> Stats:
         """Everything that is counted."""
+        ...
+
+    @property
+    def notifications(self) -> Notifications:
+        """Who may tell of logouts and security events."""
         ...
 
     @property
@@ -65,13 +69,14 @@ class Operations(Protocol):
 
 def admin_application(operations: Operations) -> web.Application:
     """Build the application; run it on the admin address, behind no other middleware."""
-    app = web.Application(middlewares=[_safely, _guard(operations)], client_max_size=MAX_BODY)
+    app = web.Application(middlewares=[safely, _guard(operations)], client_max_size=MAX_BODY)
     app.router.add_get("/livez", _livez)
     app.router.add_get("/readyz", _on(operations, _readyz))
     app.router.add_get("/metrics", _on(operations, _metrics))
     app.router.add_get("/status", _on(operations, _status))
     app.router.add_post("/tokens/revoke", _on(operations, _revoke))
     app.router.add_post("/config/reload", _on(operations, _reload))
+    add_event_routes(app.router, operations)
     return app
 
 
@@ -79,14 +84,14 @@ def admin_application(operations: Operations) -> web.Application:
 
 
 async def _livez(_request: web.Request) -> web.Response:
-    return _json(200, {"status": "alive"})
+    return json_answer(200, {"status": "alive"})
 
 
 async def _readyz(_request: web.Request, operations: Operations) -> web.Response:
     reasons = operations.readiness()
     if reasons:
-        return _json(503, {"status": "unready", "reasons": reasons})
-    return _json(200, {"status": "ready"})
+        return json_answer(503, {"status": "unready", "reasons": reasons})
+    return json_answer(200, {"status": "ready"})
 
 
 async def _metrics(_request: web.Request, operations: Operations) -> web.Response:
@@ -96,55 +101,56 @@ async def _metrics(_request: web.Request, operations: Operations) -> web.Respons
 
 
 async def _status(_request: web.Request, operations: Operations) -> web.Response:
-    return _json(200, operations.status())
+    return json_answer(200, operations.status())
 
 
 async def _revoke(request: web.Request, operations: Operations) -> web.Response:
     # A web page can make a browser send a form or plain text here, but not JSON without asking first (CORS).
     if request.content_type != "application/json":
-        return _json(415, {"message": "Content-Type must be application/json"})
+        return json_answer(415, {"message": "Content-Type must be application/json"})
     try:
         body = await request.read()
     except web.HTTPRequestEntityTooLarge:
-        return _json(400, {"message": f"body is larger than {MAX_BODY} octets"})
+        return json_answer(400, {"message": f"body is larger than {MAX_BODY} octets"})
     try:
         named = parse_revocation(body)
     except RevocationError as problem:
-        return _json(400, {"message": str(problem)})
+        return json_answer(400, {"message": str(problem)})
     try:
         revoked = operations.revoke(**named)
     except FastgateError as error:
-        return _json(503, {"message": str(error)})
-    return _json(200, {"revoked": revoked})
+        return json_answer(503, {"message": str(error)})
+    return json_answer(200, {"revoked": revoked})
 
 
 async def _reload(_request: web.Request, operations: Operations) -> web.Response:
     try:
-        return _json(200, await operations.reload())
+        return json_answer(200, await operations.reload())
     except ConfigError as error:
         problems = [{"path": p.path, "line": p.line, "message": p.message} for p in error.problems]
-        return _json(422, {"message": "nothing was changed", "file": error.file, "problems": problems})
+        return json_answer(422, {"message": "nothing was changed", "file": error.file, "problems": problems})
     except FastgateError as error:
-        return _json(422, {"message": "nothing was changed", "problems": [{"message": str(error)}]})
+        return json_answer(422, {"message": "nothing was changed", "problems": [{"message": str(error)}]})
 
 
 # --- who may ask, and what answers look like ----------------------------------------------------------------
 
 
 def _guard(operations: Operations) -> Middleware:
-    """Let health probes pass; everything else needs the admin token where there is one."""
+    """Let health probes pass, and what proves itself by a signature; all else needs the admin token if there is one."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path not in OPEN and not _authorized(request, operations.admin_token):
-            return _json(
+        is_open = request.path in OPEN or pattern(request).startswith(PREFIX)
+        if not is_open and not _authorized(request, operations.admin_token):
+            return json_answer(
                 401,
                 {"message": "this needs the admin token: Authorization: Bearer ..."},
                 {hdrs.WWW_AUTHENTICATE: 'Bearer realm="fastgate admin"'},
             )
         # A page whose name was rebound to our address is "same origin" to a browser, JSON and all.
         if request.method not in READING and hdrs.ORIGIN in request.headers:
-            return _json(403, {"message": "browsers may not do this"})
+            return json_answer(403, {"message": "browsers may not do this"})
         return await handler(request)
 
     return guard
@@ -165,28 +171,6 @@ def _authorized(request: web.Request, token: str | None) -> bool:
     return same and scheme.lower() == "bearer"
 
 
-@web.middleware
-async def _safely(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every answer is JSON and stays out of caches; what breaks here breaks one answer."""
-    try:
-        response = await handler(request)
-    except web.HTTPException as error:
-        allow = {"Allow": error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else {}
-        response = _json(error.status, {"message": error.reason}, allow)
-    except Exception as error:
-        log.exception("admin request failed", route=_route(request), error=type(error).__name__)
-        response = _json(500, {"message": "this failed; the event log says why"})
-    response.headers[hdrs.CACHE_CONTROL] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
-
-
-def _route(request: web.Request) -> str:
-    """Name the route by its pattern: the path itself is the peer's text."""
-    resource = request.match_info.route.resource
-    return resource.canonical if resource is not None else ""
-
-
 def _on(
     operations: Operations, answer: Callable[[web.Request, Operations], Awaitable[web.Response]]
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -196,12 +180,3 @@ def _on(
         return await answer(request, operations)
 
     return bound
-
-
-def _json(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
-        status=status,
-        body=orjson.dumps(body, default=str, option=orjson.OPT_APPEND_NEWLINE),
-        content_type="application/json",
-        headers=headers,
-    )

@@ -1,6 +1,6 @@
 """Where an authorization server says it can be asked (OpenID Connect Discovery 1.0 section 4, RFC 8414)."""
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from fastgate.policy.strict_json import malformed, read_object
@@ -13,8 +13,11 @@ class Metadata(NamedTuple):
     """What we need of a metadata document."""
 
     introspection_endpoint: str
+    """Empty: not stated, one has to be configured."""
     auth_methods: tuple[str, ...]
     """Offered at that endpoint; empty: not stated, the configured method is used (RFC 8414 section 2)."""
+    jwks_uri: str | None = None
+    """Where the keys are with which the issuer signs; None: not stated, or no usable address."""
 
 
 def metadata_urls(issuer: str) -> tuple[str, ...]:
@@ -34,23 +37,26 @@ def decode(issuer: str, body: bytes) -> Metadata:
     """Read a metadata document (RFC 8414 sections 2 and 3.3).
 
     Raises IntrospectionError (MALFORMED) when it is not one JSON object, is about another issuer, by so much as a
-    slash, or names no usable introspection endpoint.
+    slash, or names an introspection endpoint that is not usable.
     """
     document = read_object(body, MAX_METADATA)
     if document.get("issuer") != issuer:
         raise malformed("the metadata are about another issuer than the configured one")
     endpoint = document.get("introspection_endpoint")
     if endpoint is None:
-        raise malformed("the metadata name no introspection_endpoint; configure one")
-    if not isinstance(endpoint, str) or not _usable(endpoint):
+        endpoint = ""
+    elif not _usable(endpoint):
         raise malformed("the introspection_endpoint of the metadata is not an absolute http(s) URL")
     methods = document.get("introspection_endpoint_auth_methods_supported", [])
     if not isinstance(methods, list) or not all(isinstance(method, str) for method in methods):
         raise malformed("introspection_endpoint_auth_methods_supported is not a list of names")
-    return Metadata(endpoint, tuple(methods))
+    keys = document.get("jwks_uri")
+    return Metadata(endpoint, tuple(methods), keys if _usable(keys) else None)
 
 
-def _usable(url: str) -> bool:
+def _usable(url: Any) -> bool:
+    if not isinstance(url, str):
+        return False
     try:
         parts = urlsplit(url)
         port_is_fine = parts.port is None or parts.port > 0

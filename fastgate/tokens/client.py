@@ -61,7 +61,7 @@ class Client:
         self._fresh: aiohttp.ClientSession | None = None
 
     async def get(self, url: str) -> Answer:
-        """GET a metadata document of at most MAX_METADATA octets."""
+        """GET a metadata document, or a key set, of at most MAX_METADATA octets."""
         headers = {"Accept": "application/json"}
         return await self._send(_Question("GET", url, headers, None, MAX_METADATA, SimpleNamespace()))
 

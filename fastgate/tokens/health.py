@@ -7,11 +7,9 @@ import structlog
 from fastgate.clock import Clock
 from fastgate.errors import Cannot, IntrospectionError
 from fastgate.model import IdentityProvider
+from fastgate.tokens.quiet import Quiet
 
 log: Final = structlog.get_logger("fastgate.tokens")
-
-QUIET_SECONDS: Final = 10.0
-"""Between two log lines about one kind of failure at one identity provider."""
 
 OUT_OF_REACH: Final = frozenset({Cannot.TIMEOUT, Cannot.UNAVAILABLE})
 """The failures during which a known-active token may go on, where the provider allows it."""
@@ -26,15 +24,13 @@ ADVICE: Final = {
 
 
 class Health:
-    """The outcome of the last question; a warning per kind of failure, at most one every QUIET_SECONDS."""
+    """The outcome of the last question; a warning per kind of failure, now and then."""
 
-    __slots__ = ("_clock", "_provider", "_quiet_until", "_suppressed", "out_of_reach", "problem", "reachable")
+    __slots__ = ("_provider", "_quiet", "out_of_reach", "problem", "reachable")
 
     def __init__(self, provider: IdentityProvider, clock: Clock) -> None:
         self._provider = provider
-        self._clock = clock
-        self._quiet_until: dict[Cannot, float] = {}
-        self._suppressed: dict[Cannot, int] = {}
+        self._quiet = Quiet(clock)
         self.reachable: bool | None = None
         """None: not asked yet."""
         self.out_of_reach = False
@@ -46,7 +42,7 @@ class Health:
         """Take note of an answer that could be understood."""
         if self.reachable is False:
             log.info("identity_provider_answers_again", **self._labels())
-            self._quiet_until.clear()
+            self._quiet.over()
         self.reachable = True
         self.out_of_reach = False
         self.problem = None
@@ -57,17 +53,15 @@ class Health:
             self.reachable = False
             self.out_of_reach = error.kind in OUT_OF_REACH
             self.problem = str(error)
-        now = self._clock.monotonic()
-        if now < self._quiet_until.get(error.kind, now):
-            self._suppressed[error.kind] = self._suppressed.get(error.kind, 0) + 1
+        suppressed = self._quiet.suppressed(error.kind)
+        if suppressed is None:
             return
-        self._quiet_until[error.kind] = now + QUIET_SECONDS
         log.warning(
             "identity_provider_failed",
             kind=str(error.kind),
             detail=error.detail,
             advice=ADVICE[error.kind],
-            suppressed=self._suppressed.pop(error.kind, 0),
+            suppressed=suppressed,
             **self._labels(),
         )
 

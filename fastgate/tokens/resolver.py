@@ -25,7 +25,7 @@ from fastgate.tokens.flight import Flights
 from fastgate.tokens.health import OUT_OF_REACH
 from fastgate.tokens.introspectors import Introspectors
 from fastgate.tokens.memory import Entry, MemoryTier
-from fastgate.tokens.revocation import Revocations
+from fastgate.tokens.revocation import Revocations, claimed
 
 MAX_DIGEST_KEYS: Final = 64
 REVOKED: Final = Entry(Remembered(INACTIVE, inf), current=False)
@@ -132,21 +132,26 @@ class Tokens:
         sub: str | None = None,
         sid: str | None = None,
         client_id: str | None = None,
+        sub_without_sid: str | None = None,
         all: bool = False,  # noqa: A002 - the word of the admin API
+        at: int | None = None,
     ) -> int:
         """Revoke one token, or every token issued until now with that claim, or all. Exactly one is given.
 
+        `sub_without_sid` is the subject of tokens that name no session. `at`, for claims only, stands for now:
+        whole seconds of the issuer's clock.
         Returns 1 for a token, known or not; else how many remembered tokens were dropped.
         Raises RevocationsFullError (nothing was revoked) and ValueError.
         """
-        claims = [(n, v) for n, v in (("sub", sub), ("sid", sid), ("client_id", client_id)) if v is not None]
+        written = {"sub": sub, "sid": sid, "client_id": client_id, "sub_without_sid": sub_without_sid}
+        claims = [(name, value) for name, value in written.items() if value is not None]
         if (token is not None) + len(claims) + all != 1:
             raise ValueError("revoke exactly one of: token, sub, sid, client_id, all")
         if token is not None:
             self._revoke_token(token)
             self._stats.revocations.add("token")
             return 1
-        mark = self._revocations.revoke_all() if all else self._revocations.revoke_claim(*claims[0])
+        mark = self._revocations.revoke_all() if all else self._revocations.revoke_claim(*claims[0], at)
         self._stats.revocations.add(mark.claim)
         return self._drop_covered(mark)
 
@@ -248,5 +253,5 @@ class Tokens:
             return self._memory.drop_if(self._revocations.claims_revoked)
         # The cheap comparison first: this walks the whole memory.
         return self._memory.drop_if(
-            lambda state: state.claims.get(mark.claim) == mark.value and self._revocations.claims_revoked(state)
+            lambda state: claimed(state, mark.claim) == mark.value and self._revocations.claims_revoked(state)
         )

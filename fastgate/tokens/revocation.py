@@ -1,14 +1,15 @@
 """What was revoked here: it beats every answer, remembered or still under way."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fastgate.clock import Clock
 from fastgate.errors import FastgateError
 from fastgate.model import ActiveToken, Mark
 
-CLAIMS: Final = frozenset({"sub", "sid", "client_id"})
-"""Claims by which tokens can be revoked together."""
+CLAIMS: Final = frozenset({"sub", "sid", "client_id", "sub_without_sid"})
+"""Claims by which tokens can be revoked together. The last is `sub`, for tokens that name no session: which of them
+belong to the session that ended cannot be known."""
 
 
 ALL: Final = ("", "")
@@ -62,22 +63,23 @@ class Revocations:
         """Revoke one token until its `exp` (wall seconds), where known. Raises RevocationsFullError."""
         return self._revoke("token", key.hex(), until)
 
-    def revoke_claim(self, claim: str, value: str) -> Mark:
-        """Revoke every token issued until now whose `claim` (one of CLAIMS) is `value`.
+    def revoke_claim(self, claim: str, value: str, at: int | None = None) -> Mark:
+        """Revoke every token whose `claim` (one of CLAIMS) is `value`, issued until now or until `at`.
 
+        `at` in whole seconds of the clock that `iat` is of: the issuer's, which may be ahead of ours.
         Raises RevocationsFullError.
         """
         if claim not in CLAIMS:
             raise ValueError("tokens are revoked by sub, sid or client_id")
-        return self._revoke(claim, value)
+        return self._revoke(claim, value, at=at)
 
     def revoke_all(self) -> Mark:
         """Revoke every token issued until now. Never raises: it takes the place of the claim revocations."""
         return self._revoke("all", "")
 
-    def _revoke(self, claim: str, value: str, until: float | None = None) -> Mark:
+    def _revoke(self, claim: str, value: str, until: float | None = None, at: int | None = None) -> Mark:
         now = self._clock.now()
-        mark = Mark(claim, value, int(now), now + self._ttl if until is None else until)
+        mark = Mark(claim, value, int(now) if at is None else at, now + self._ttl if until is None else until)
         self.take(mark)
         return mark
 
@@ -137,7 +139,7 @@ class Revocations:
         """Whether a token in this state was revoked by one of its claims."""
         names = [ALL]
         for claim in CLAIMS:
-            value = state.claims.get(claim)
+            value = claimed(state, claim)
             if isinstance(value, str):
                 names.append((claim, value))
         # All of them are asked, not up to the first: each must live as long as the tokens that it covers.
@@ -169,3 +171,11 @@ class Revocations:
         self._claims = {name: each for name, each in self._claims.items() if self._live(each)}
         if len(self) >= self._max_entries:
             raise RevocationsFullError(f"{self._max_entries} revocations are held already")
+
+
+def claimed(state: ActiveToken, claim: str) -> Any:
+    """Return what a token says of itself as one of CLAIMS."""
+    if claim == "sub_without_sid":
+        sid = state.claims.get("sid")
+        return None if isinstance(sid, str) and sid else state.claims.get("sub")
+    return state.claims.get(claim)

@@ -8,6 +8,7 @@ import trustme
 
 from fastgate import __version__
 from tests.support.process import free_port
+from tests.support.signer import Signer
 from tests.support.upstream import Upstream
 
 from .conftest import ENVIRON, SECRET
@@ -141,6 +142,22 @@ def test_the_route_table(command, file):
     ]
 
 
+def test_what_should_be_a_decision(command, tmp_path):
+    """N15: keys that travel in plain text are allowed on request, and said."""
+    text = """\
+identity_providers:
+  idp: {issuer: "http://idp", jwks_uri: "http://idp/keys", allow_http: true, client_id: gate, client_secret: s, \
+backchannel_logout: true}
+services:
+  - {name: api, url: "http://127.0.0.1:9", routes: [{paths: [/a]}]}
+"""
+    file = tmp_path / "fastgate.yaml"
+    file.write_text(text)
+    result = command("check", "-c", file)
+    assert result.exit_code == 0
+    assert "identity_providers.idp.jwks_uri: anybody on the way can put keys there" in " ".join(result.stderr.split())
+
+
 def test_the_json_schema(command):
     """It is JSON."""
     result = command("schema")
@@ -175,6 +192,25 @@ class TestConnect:
         assert closed.startswith("FAILED  service api")
         assert "cannot connect: connection refused; is it running" in closed
         assert SECRET not in ended.out + ended.err
+
+    async def test_the_keys_of_what_an_identity_provider_sends(self, thread, tmp_path, idp, upstream_port):
+        """Where it may send something, its keys are fetched: each set once, with what to do when it is not there."""
+        idp.keys = [Signer("ES256").public]
+        idp.credentials = ("gate", SECRET)
+        file = tmp_path / "fastgate.yaml"
+        elsewhere = f"{{jwks_uri: '{idp.url}/nowhere', issuer: 'https://transmitter.test'}}"
+        for sent, verdicts in (
+            ("backchannel_logout: true, security_events: true", ["ok"]),
+            (f"backchannel_logout: true, security_events: {elsewhere}", ["ok", "FAILED"]),
+            (f"backchannel_logout: true, jwks_uri: '{idp.endpoint}'", ["FAILED"]),
+        ):
+            text = two_targets(upstream_port, upstream_port).replace("timeout: 10s", f"timeout: 10s, {sent}")
+            file.write_text(text)
+            ended = await thread("check", "-c", file, "--connect", **ENVIRON | {"ISSUER": idp.issuer})
+            keys = [line for line in ended.out.splitlines() if "keys of identity provider idp (" in line]
+            assert [line.split()[0] for line in keys] == verdicts, ended
+            assert ended.status == (1 if "FAILED" in verdicts else 0)
+            assert all("jwks_uri" in line or "(RFC 7517)" in line for line in keys if line.startswith("FAILED"))
 
     async def test_a_service_whose_certificate_nobody_trusts(self, thread, tmp_path, idp):
         """T21: TLS to services is verified by `check --connect` as it is by the gateway."""

@@ -10,7 +10,7 @@ import trustme
 from fastgate.config.compile import compile_snapshot
 from fastgate.config.load import from_environment
 from fastgate.errors import ConfigError
-from fastgate.model import ClientAuth, DenialReason, Freshness, HealthCheck, Match, Target, TokenSource
+from fastgate.model import ClientAuth, DenialReason, Freshness, HealthCheck, Match, Notifier, Target, TokenSource
 
 from .conftest import PROVIDER, SERVICE, VALID
 
@@ -133,6 +133,49 @@ def test_listeners_in_every_form(snapshot, tmp_path: Path):
     assert compiled.settings.admin is None
     one = snapshot(VALID + "listen: {address: ':8443', tls: {certificate: both.pem, key: both.pem}}\n")
     assert one.settings.listen[0].tls.verify_mode is ssl.CERT_NONE
+
+
+def sending(written: str) -> str:
+    """A file whose identity provider may send something."""
+    provider = "issuer: https://h/a, client_id: gate, client_secret: s"
+    return f"identity_providers:\n  idp: {{{provider}, {written}}}\n{SERVICE}"
+
+
+def test_nobody_may_send_anything_that_was_not_asked_for(snapshot):
+    """Left out, and `false`, are none; there is no listener for it either."""
+    for text in (VALID, sending("backchannel_logout: false, security_events: false")):
+        compiled = snapshot(text)
+        provider = compiled.providers["idp"]
+        assert (provider.logouts, provider.security_events, compiled.settings.events) == (None, None, None)
+
+
+def test_who_may_send_what(snapshot):
+    """`true` is our own client as the audience, and the issuer's own keys."""
+    compiled = snapshot(sending("backchannel_logout: true, security_events: true") + "events: {listen: ':8002'}\n")
+    provider = compiled.providers["idp"]
+    assert provider.logouts == Notifier("https://h/a", frozenset({"gate"}))
+    assert provider.security_events == Notifier("https://h/a", frozenset({"gate"}), None, frozenset({"https://h/a"}))
+    assert (compiled.settings.events.host, compiled.settings.events.port) == ("", 8002)
+
+
+def test_who_may_send_what_in_detail(snapshot):
+    """Other audiences, other keys, another transmitter; the agreed secret stays out of every repr."""
+    logout = "jwks_uri: https://h/keys, backchannel_logout: {audience: [app, web]}"
+    provider = snapshot(sending(f"{logout}, security_events: {{}}")).providers["idp"]
+    assert provider.logouts == Notifier("https://h/a", frozenset({"app", "web"}), "https://h/keys")
+    assert provider.security_events.jwks_uri == "https://h/keys"
+    events = (
+        "security_events: {issuer: https://tr, jwks_uri: https://tr/keys, audience: ['urn:us'], "
+        "authorization_header: Bearer hunter2}"
+    )
+    provider = snapshot(sending(f"{logout}, {events}")).providers["idp"]
+    assert provider.security_events == Notifier(
+        "https://tr", frozenset({"urn:us"}), "https://tr/keys", frozenset({"https://h/a"}), "Bearer hunter2"
+    )
+    assert "hunter2" not in repr(provider)
+    nameless = "introspection_endpoint: https://h/i, client_id: gate, client_secret: s"
+    text = f"identity_providers:\n  idp: {{{nameless}, {events}}}\n{SERVICE}"
+    assert snapshot(text).providers["idp"].security_events.subject_issuers == {"https://tr"}
 
 
 def test_targets_take_scheme_path_and_host_from_the_url(snapshot, tmp_path: Path):
@@ -307,7 +350,7 @@ def test_the_key_of_digests_depends_on_everything_that_can_change_the_answer(sna
         key(introspection_headers={}, introspection_post_args={"X-A": "1", "resource": "1"}),
     ]
     assert len(set(keys)) == len(keys)
-    assert key(timeout=5, cache_ttl_max=1) == keys[0]
+    assert key(timeout=5, cache_ttl_max=1, backchannel_logout=True) == keys[0]
     assert all(len(each) == 64 for each in keys)
 
 

@@ -232,6 +232,15 @@ MORE_OF_PROVIDERS = [
     ("introspection_inactive_rate: .nan", "introspection_inactive_rate", "number"),
     ("ssl_verify: false, ca_file: x.pem", "ca_file", "has no use"),
     ("ca_file: x.pem", "ca_file", "cannot be read: No such file or directory (relative paths start in"),
+    ("jwks_uri: 'https://h/k'", "jwks_uri", "has no use without `backchannel_logout` or `security_events`"),
+    ("backchannel_logout: true, jwks_uri: 'http://h/k'", "jwks_uri", "must be https"),
+    ("backchannel_logout: true, jwks_uri: /keys", "jwks_uri", "https:// or http://"),
+    ("backchannel_logout: yes", "backchannel_logout", "must be true, false or a mapping"),
+    ("backchannel_logout: {audience: app}", "backchannel_logout.audience", "must be a list"),
+    ("backchannel_logout: {audiences: [app]}", "backchannel_logout.audiences", "did you mean `audience`?"),
+    ("security_events: {authorization_header: ''}", "security_events.authorization_header", "must not be empty"),
+    ("security_events: {issuer: 'https://i'}", "security_events.jwks_uri", "the keys of another issuer"),
+    ("security_events: {jwks_uri: 'http://h/k'}", "security_events.jwks_uri", "must be https"),
 ]  # fmt: skip
 
 
@@ -244,6 +253,27 @@ def test_one_mistake_in_what_an_identity_provider_may_have_besides(problems, wri
     [told] = problems(f"identity_providers:\n  idp: {{{good}, {written}}}\n{SERVICE}")
     assert told.startswith(f"2 identity_providers.idp.{key}: ")
     assert part in told
+
+
+NAMELESS = "introspection_endpoint: 'https://h', client_id: a, client_secret: b"
+NAMED = "issuer: 'https://h', client_id: a, client_secret: b"
+NO_FILE = "{address: ':8002', tls: {certificate: nowhere.pem, key: nowhere.pem}}"
+SENDERS = [
+    (f"{NAMELESS}, backchannel_logout: true", "", "2 identity_providers.idp.backchannel_logout: needs `issuer`"),
+    (f"{NAMELESS}, security_events: true", "", "2 identity_providers.idp.security_events: needs an `issuer`"),
+    (f"{NAMED}, backchannel_logout: true", "admin: false", "2 identity_providers.idp.backchannel_logout: needs a lis"),
+    (f"{NAMED}, backchannel_logout: false", "events: {listen: ':8002'}", "8 events: has no use without `backchannel_"),
+    (f"{NAMED}, security_events: true", "events: {}", "8 events.listen: is missing"),
+    (f"{NAMED}, security_events: true", "events: {listen: 127.0.0.1:8001}", "8 events.listen: is an address that an"),
+    (f"{NAMED}, security_events: true", f"events: {{listen: {NO_FILE}}}", "8 events.listen.tls.certificate: names a"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("written", "more", "told"), SENDERS, ids=[c[2].split(":")[0] for c in SENDERS])
+def test_one_mistake_in_what_an_identity_provider_may_send(problems, written, more, told):
+    """What it sends needs somebody who signs it and somewhere to come to."""
+    [message] = problems(f"identity_providers:\n  idp: {{{written}}}\n{SERVICE}{more}")
+    assert message.startswith(told)
 
 
 def test_plain_http_to_this_machine_or_on_request(load_text):

@@ -39,7 +39,9 @@ class Served(Gateway):
         snapshot = compile_snapshot(load(str(self.file), self.env))
         settings = snapshot.settings
         admin = settings.admin and replace(settings.admin, address=_anywhere(settings.admin.address))
-        return replace(snapshot, settings=replace(settings, listen=tuple(map(_anywhere, settings.listen)), admin=admin))
+        events = settings.events and _anywhere(settings.events)
+        listen = tuple(map(_anywhere, settings.listen))
+        return replace(snapshot, settings=replace(settings, listen=listen, admin=admin, events=events))
 
     async def start(self) -> Self:
         """Start; identity providers and upstreams may be down."""
@@ -49,6 +51,8 @@ class Served(Gateway):
         self.port = self.app.addresses[0][1]
         if self.app.admin_address is not None:
             self.admin_port = self.app.admin_address[1]
+        if self.app.events_address is not None:
+            self.events_port = self.app.events_address[1]
         return self
 
     async def stop(self) -> int:

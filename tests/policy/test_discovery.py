@@ -79,8 +79,6 @@ def test_another_issuer(issuer):
 @pytest.mark.parametrize(
     "endpoint",
     [
-        ...,
-        None,
         1,
         "",
         "/introspect",
@@ -100,6 +98,23 @@ def test_another_issuer(issuer):
 def test_no_usable_endpoint(endpoint):
     """N29, T20: unusable, not guessed."""
     assert "introspection_endpoint" in refused(document(introspection_endpoint=endpoint))
+
+
+@pytest.mark.parametrize("endpoint", [..., None])
+def test_no_endpoint_at_all(endpoint):
+    """N29: not stated; whoever configured one needs none here."""
+    assert decode(ISSUER, document(introspection_endpoint=endpoint)).introspection_endpoint == ""
+
+
+def test_where_the_keys_are():
+    """N29: as stated, for what the issuer signs."""
+    assert decode(ISSUER, document(jwks_uri="https://idp.test/keys")).jwks_uri == "https://idp.test/keys"
+
+
+@pytest.mark.parametrize("uri", [..., None, 5, "", "/keys", "file:///keys", "https://idp.test/a b"])
+def test_no_usable_address_of_keys(uri):
+    """N29: as if it was not stated; introspection does not depend on it."""
+    assert decode(ISSUER, document(jwks_uri=uri)).jwks_uri is None
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:8080/x", "https://[::1]/x", "https://other.test/x?y=z"])

@@ -31,6 +31,8 @@ class Gateway:
     def __init__(self, config: Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> None:
         self.port = free_port()
         self.admin_port = free_port()
+        self.events_port = free_port()
+        """Free for `events: {listen: ...}`."""
         self.config = {
             "listen": f"127.0.0.1:{self.port}",
             "admin": {"listen": f"127.0.0.1:{self.admin_port}"},

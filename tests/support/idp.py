@@ -9,6 +9,7 @@ r"""A scriptable identity provider: the recording upstream, with introspection a
         assert [q.token for q in idp.questions] == ["good"]
 
 Discovery is answered from `idp.metadata`; `None` there is a 404, `idp.will_discover(...)` scripts the next one.
+The key set at `idp.jwks_uri` is `idp.keys`; `idp.will_serve_keys(...)` scripts the next request for it.
 With `idp.credentials = (client_id, secret)` a question with any other client authentication is answered 401.
 """
 
@@ -46,7 +47,10 @@ class Idp(Upstream):
         self.questions: list[Question] = []
         self.discoveries: list[str] = []
         """Paths asked for with GET."""
+        self.keys: list[dict[str, Any]] = []
+        self.key_requests = 0
         self._scripts: deque[tuple[Step, ...]] = deque()
+        self._key_scripts: deque[tuple[Step, ...]] = deque()
         self._discovery_scripts: deque[tuple[Step, ...]] = deque()
 
     @property
@@ -57,6 +61,10 @@ class Idp(Upstream):
     def endpoint(self) -> str:
         return self.url + "/introspect"
 
+    @property
+    def jwks_uri(self) -> str:
+        return self.url + "/keys"
+
     def will(self, *steps: Step) -> None:
         """Script the answer to the next question."""
         self._scripts.append(steps)
@@ -64,6 +72,10 @@ class Idp(Upstream):
     def will_discover(self, *steps: Step) -> None:
         """Script the answer to the next request for metadata."""
         self._discovery_scripts.append(steps)
+
+    def will_serve_keys(self, *steps: Step) -> None:
+        """Script the answer to the next request for keys."""
+        self._key_scripts.append(steps)
 
     async def asked(self, count: int) -> Question:
         """Wait until so many questions were asked; returns the last of them."""
@@ -82,7 +94,10 @@ class Idp(Upstream):
 
     async def _dispatch(self, conversation: Conversation) -> None:
         got = conversation.request
-        if got.method == "GET":
+        if got.method == "GET" and got.target == "/keys":
+            self.key_requests += 1
+            steps = self._key_scripts.popleft() if self._key_scripts else (self._show_keys,)
+        elif got.method == "GET":
             self.discoveries.append(got.target)
             steps = self._discovery_scripts.popleft() if self._discovery_scripts else (self._describe,)
         else:
@@ -101,7 +116,11 @@ class Idp(Upstream):
         if self.metadata is None or conversation.request.target != at:
             await conversation.send(says(b"", 404))
             return
-        await conversation.send(says({"issuer": self.issuer, "introspection_endpoint": self.endpoint, **self.metadata}))
+        usual = {"issuer": self.issuer, "introspection_endpoint": self.endpoint, "jwks_uri": self.jwks_uri}
+        await conversation.send(says({**usual, **self.metadata}))
+
+    async def _show_keys(self, conversation: Conversation) -> None:
+        await conversation.send(says({"keys": self.keys}))
 
 
 class _Always(deque[tuple[Step, ...]]):

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -24,6 +25,10 @@ REALM = Path(__file__).parent / "keycloak" / "fastgate-realm.json"
 SECRET = "gateway-secret-for-tests"
 ODD_SECRET = "odd:+ %é&=/secret"
 """Of the client `fastgate-odd`."""
+APP = ("app", "app-secret-for-tests")
+"""The client that logs alex in, with its secret."""
+FORM = ("Content-Type", "application/x-www-form-urlencoded")
+ADMIN_PASSWORD = "admin-password-for-tests"
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
 
 
@@ -84,7 +89,11 @@ class Keycloak:
                 *("--http-host", "127.0.0.1", "--http-port", str(self.port)),
                 *("--http-access-log-enabled", "true"),
             ],
-            env={"JAVA_OPTS_KC_HEAP": "-Xms64m -Xmx512m"},
+            env={
+                "JAVA_OPTS_KC_HEAP": "-Xms64m -Xmx512m",
+                "KC_BOOTSTRAP_ADMIN_USERNAME": "admin",
+                "KC_BOOTSTRAP_ADMIN_PASSWORD": ADMIN_PASSWORD,
+            },
         )
         started = self.process
         started.wait_until(lambda: b"Listening on:" in started.out.read_bytes() and answers(self.port), 600)
@@ -106,11 +115,28 @@ class Keycloak:
         assert self.process is not None
         self.process.resume()
 
-    async def token(self, *, scope: str = "invoices:read") -> str:
-        """Log alex in (password grant) and return the access token."""
+    async def token(self, *, scope: str = "invoices:read", client: tuple[str, str] = APP) -> str:
+        """Log alex in at a client (password grant) and return the access token."""
         form = {"grant_type": "password", "username": "alex", "password": "doe", "scope": scope}
-        token: str = json.loads((await self._post("token", form)).body)["access_token"]
+        token: str = json.loads((await self._post("token", form, *client)).body)["access_token"]
         return token
+
+    async def configure(self, client_id: str, attributes: Mapping[str, str] | None = None, **settings: Any) -> None:
+        """Change a client as the admin console does: it reads it, changes fields of the form, and writes it back."""
+        [client] = await self.admin("GET", f"/clients?clientId={client_id}")
+        client["attributes"] |= attributes or {}
+        await self.admin("PUT", f"/clients/{client['id']}", client | settings)
+
+    async def admin(self, method: str, path: str, body: Any = None) -> Any:
+        """Ask the admin API of the realm, as the admin console does; returns its JSON, if it says any."""
+        form = {"grant_type": "password", "client_id": "admin-cli", "username": "admin", "password": ADMIN_PASSWORD}
+        got = await self._send("POST", "/realms/master/protocol/openid-connect/token", FORM, body=urlencode(form))
+        bearer = ("Authorization", f"Bearer {json.loads(got.body)['access_token']}")
+        written = None if body is None else json.dumps(body)
+        got = await self._send(
+            method, f"/admin/realms/fastgate{path}", bearer, ("Content-Type", "application/json"), body=written
+        )
+        return json.loads(got.body) if got.body else None
 
     async def revoke(self, token: str) -> None:
         """Revoke a token (RFC 7009)."""
@@ -129,18 +155,14 @@ class Keycloak:
             return 0
         return self.process.out.read_bytes().count(b"POST /realms/fastgate/protocol/openid-connect/token/introspect ")
 
-    async def _post(
-        self, path: str, form: dict[str, str], client: str = "app", secret: str = "app-secret-for-tests"
-    ) -> Answer:
+    async def _post(self, path: str, form: dict[str, str], client: str = APP[0], secret: str = APP[1]) -> Answer:
         pair = urlencode({client: secret}).replace("=", ":", 1)
-        answer = await fetch(
-            self.port,
-            "POST",
-            f"/realms/fastgate/protocol/openid-connect/{path}",
-            ("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}"),
-            ("Content-Type", "application/x-www-form-urlencoded"),
-            body=urlencode(form).encode(),
-            host=f"127.0.0.1:{self.port}",
-        )
+        basic = ("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
+        where = f"/realms/fastgate/protocol/openid-connect/{path}"
+        return await self._send("POST", where, basic, FORM, body=urlencode(form))
+
+    async def _send(self, method: str, path: str, *fields: tuple[str, str], body: str | None = None) -> Answer:
+        octets = None if body is None else body.encode()
+        answer = await fetch(self.port, method, path, *fields, body=octets, host=f"127.0.0.1:{self.port}")
         assert answer.status in {200, 204}, answer
         return answer

@@ -100,6 +100,12 @@ class OidcProvider:
         """Revoke a token (RFC 7009)."""
         await self._post("/token/revocation", {"token": token})
 
+    async def logout(self, uri: str, *, sub: str, sid: str | None = None) -> Any:
+        """Log somebody out: a logout token of the client `app` to `uri`; returns the status it got there."""
+        named = {"uri": uri, "sub": sub} | ({} if sid is None else {"sid": sid})
+        answer = await fetch(self.port, "POST", f"/__logout?{urlencode(named)}", body=b"")
+        return json.loads(answer.body)["status"]
+
     async def introspections(self) -> int:
         """Count the questions received at the introspection endpoint since the very first start."""
         return (await self.counts())["introspection"]

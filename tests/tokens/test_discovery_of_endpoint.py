@@ -27,7 +27,7 @@ async def failure(introspector):
 
 async def settled(introspector):
     """Wait for the load of metadata that is under way in the background, if there is one."""
-    await asyncio.gather(*introspector._discovery._flights._tasks)
+    await asyncio.gather(*introspector._discovery._learned._flights._tasks)
 
 
 async def test_the_endpoint_is_learned_once(idp, introspector_of):

@@ -549,6 +549,24 @@ async def test_revoking_by_claim(idp, world, clock, stats):
     assert stats.revocations.values == {("sub",): 1}
 
 
+async def test_revoking_a_session_of_a_moment_ago(idp, world):
+    """T24: what was issued since is remembered on; so is what names another session."""
+    idp.tokens |= {
+        "nameless": {"sub": "alex", "iat": NOW - 30},
+        "since": {"sub": "alex", "iat": NOW - 29},
+        "named": {"sub": "alex", "iat": NOW - 30, "sid": "s2"},
+    }
+    provider = provider_at(idp)
+    tokens = world.of(provider)
+    access = access_to(provider)
+    for value in idp.tokens:
+        await world.get(access, value)
+    assert tokens.revoke(sub_without_sid="alex", at=NOW - 30) == 1
+    assert tokens.revoke(sid="s2", at=NOW - 31) == 0
+    assert [await world.get(access, value) is INACTIVE for value in idp.tokens] == [True, False, False]
+    assert world.stats.revocations.values == {("sub_without_sid",): 1, ("sid",): 1}
+
+
 async def test_revoking_everything(idp, world, clock):
     """T24: all that is remembered is dropped and counted."""
     access = access_to(provider_at(idp))

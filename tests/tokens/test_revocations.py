@@ -70,6 +70,44 @@ def test_a_claim_revocation_covers_that_value_of_that_claim_only(revocations, cl
     assert not revocations.covers(b"k", active(**{claim: ["x"]}))
 
 
+@pytest.mark.parametrize(("iat", "covered"), [(NOW - 30, True), (NOW - 29, False), (NOW, False), (None, True)])
+def test_a_claim_revocation_of_a_moment_ago(clock, revocations, iat, covered):
+    """T24: what was told late covers what was issued until it happened, not what was issued since."""
+    revocations.revoke_claim("sub", "alex", NOW - 30)
+    assert revocations.covers(b"k", active(sub="alex", iat=iat)) is covered
+
+
+def test_an_issuer_whose_clock_is_ahead(clock, revocations):
+    """T24: its tokens are held against its own clock."""
+    revocations.revoke_claim("sid", "s1", NOW + 30)
+    assert revocations.covers(b"k", active(sid="s1", iat=NOW + 30))
+    assert not revocations.covers(b"k", active(sid="s1", iat=NOW + 31))
+
+
+def test_an_older_revocation_takes_nothing_back(clock, revocations):
+    """T24: the later moment holds, whichever was told first."""
+    revocations.revoke_claim("sub", "alex")
+    revocations.revoke_claim("sub", "alex", NOW - 30)
+    assert revocations.covers(b"k", active(sub="alex", iat=NOW))
+
+
+@pytest.mark.parametrize(
+    ("claims", "covered"),
+    [
+        ({"sub": "alex"}, True),
+        ({"sub": "alex", "sid": ""}, True),
+        ({"sub": "alex", "sid": ["s1"]}, True),
+        ({"sub": "alex", "sid": "s2"}, False),
+        ({"sub": "sam"}, False),
+        ({}, False),
+    ],
+)
+def test_a_session_ended_and_tokens_do_not_name_theirs(revocations, claims, covered):
+    """T24: which of them belong to the session cannot be known; those of other sessions do not."""
+    revocations.revoke_claim("sub_without_sid", "alex")
+    assert revocations.covers(b"k", active(**claims)) is covered
+
+
 def test_everything_is_revoked(clock, revocations):
     """T24: all tokens issued until now, whatever their claims."""
     revocations.revoke_all()

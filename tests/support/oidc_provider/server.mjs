@@ -10,6 +10,8 @@
 //   POST /token  X-Test-Expires: seconds           life of the token
 //                X-Test-Claims: {"sub": "alex"}    further members of the introspection answer
 //   GET /__counts                                  how many questions came, by endpoint
+//   POST /__logout?uri=&sub=&sid=                  log a user out of the client `app`, as the end of a session does:
+//                                                  a logout token to `uri`; answers with the status it got there
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -85,6 +87,7 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
     devInteractions: { enabled: false },
     clientCredentials: { enabled: true },
     introspection: { enabled: true, allowedPolicy: () => true },
+    backchannelLogout: { enabled: true },
     revocation: { enabled: true, allowedPolicy: (ctx, client, token) => client.clientId === token.clientId },
     resourceIndicators: {
       enabled: true,
@@ -99,6 +102,8 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
   ttl: {
     ClientCredentials: (ctx) => Number(ctx.get('x-test-expires') || 600),
   },
+  // The gateway is on loopback, where oidc-provider by itself lets no logout go.
+  fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
   extraTokenClaims: (ctx) => JSON.parse(ctx.get('x-test-claims') || '{}'),
 });
 
@@ -108,11 +113,29 @@ const counted = {
   'POST /token': 'token',
   'GET /.well-known/openid-configuration': 'discovery',
 };
+async function logout(query) {
+  const client = await provider.Client.find('app');
+  client.backchannelLogoutUri = query.get('uri');
+  client.backchannelLogoutSessionRequired = query.has('sid');
+  try {
+    await client.backchannelLogout(query.get('sub'), query.get('sid'));
+    return 200;
+  } catch (error) {
+    return error.response?.status ?? String(error);
+  }
+}
+
 const answer = provider.callback();
 const server = createServer((request, response) => {
   const path = request.url.split('?', 1)[0];
   if (path === '/__counts') {
     response.setHeader('content-type', 'application/json').end(JSON.stringify(counts));
+    return;
+  }
+  if (path === '/__logout') {
+    logout(new URL(request.url, provider.issuer).searchParams).then((status) => {
+      response.setHeader('content-type', 'application/json').end(JSON.stringify({ status }));
+    });
     return;
   }
   const name = counted[`${request.method} ${path}`];
