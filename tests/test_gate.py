@@ -368,3 +368,60 @@ async def test_nothing_protected_is_forwarded_without_a_permit(door, target, lin
                 assert decision.permit.token.value == "good"
         elif target == "/public":
             assert lines[1:], decision
+
+
+# --- a head that was considered before --------------------------------------------------------------------------
+
+
+async def test_a_head_that_comes_again(door):
+    """N19, N24, T14: considered once, decided every time: on what is remembered, fresh, not expired, not revoked."""
+    await door.outcome("/api", token="good")
+    admission = door.gate.consider(request("/api", token="good"))
+    first = door.gate.again(admission)
+    assert isinstance(first, Forward)
+    assert door.gate.again(admission) is first
+    assert door.stats.cache_hits.values["memory", "active"] == 2
+    door.clock.seconds += 200
+    assert door.gate.again(admission) is first
+    door.clock.seconds += 200
+    assert door.gate.again(admission) is None
+    assert door.stats.cache_misses.values["memory", "stale"] == 1
+
+
+async def test_a_head_that_comes_again_with_a_revoked_token(door):
+    """T24: a revocation counts at once, also one that leaves the memory as it is; others go on."""
+    door.idp.tokens["more"] = {"scope": "read", "exp": NOW + 3600}
+    for token in ("good", "more"):
+        await door.outcome("/api", token=token)
+    admissions = [door.gate.consider(request("/api", token=token)) for token in ("good", "more")]
+    assert all(isinstance(door.gate.again(each), Forward) for each in admissions)
+    revoked = Revocations(door.clock)
+    revoked.revoke_token(door.tokens.fingerprint(admissions[0].token))
+    door.tokens.take(revoked.marks())
+    for _ in range(2):
+        refused = door.gate.again(admissions[0])
+        assert isinstance(refused, Reply)
+        assert refused.status == 401
+        assert isinstance(door.gate.again(admissions[1]), Forward)
+    assert door.stats.cache_hits.values["memory", "revoked"] == 2
+
+
+async def test_a_head_that_comes_again_after_a_reload(door):
+    """P5: an admission belongs to its snapshot."""
+    await door.outcome("/api", token="good")
+    admission = door.gate.consider(request("/api", token="good"))
+    assert isinstance(door.gate.again(admission), Forward)
+    door.gate.swap(snapshot(door.routes))
+    assert door.gate.again(admission) is None
+
+
+async def test_a_head_that_comes_again_before_its_time(door):
+    """N21: a token that is not valid yet is refused until it is, then it is not."""
+    door.idp.tokens["early"] = {"scope": "read", "nbf": NOW + 100, "exp": NOW + 3600}
+    assert (await door.outcome("/api", token="early")).status == 401
+    admission = door.gate.consider(request("/api", token="early"))
+    for _ in range(2):
+        assert door.gate.again(admission).status == 401
+    door.clock.seconds += 101
+    assert isinstance(door.gate.again(admission), Forward)
+    assert isinstance(door.gate.again(admission), Forward)

@@ -14,8 +14,9 @@ def pytest_asyncio_loop_factories(config, item):
 def pytest_generate_tests(metafunc):
     """Whatever has a gateway runs on both lanes."""
     if "plane" in metafunc.fixturenames or hasattr(metafunc.module, "Plane"):
-        metafunc.fixturenames.append("lane")
-        metafunc.parametrize("lane", ["general", "express"], indirect=True)
+        if "lane" not in metafunc.fixturenames:
+            metafunc.fixturenames.insert(0, "lane")
+        metafunc.parametrize("lane", getattr(metafunc.module, "LANES", ("general", "express")), indirect=True)
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ async def upstream():
 
 
 @pytest.fixture
-async def plane(upstream):
+async def plane(upstream, lane):
     """The gateway before it: /public is public, /api needs a token."""
     async with Plane.before(upstream.port) as gateway:
         yield gateway

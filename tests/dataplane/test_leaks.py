@@ -159,9 +159,8 @@ ENDS = {
 async def test_a_large_body_that_breaks_anywhere(upstream: Upstream, plane: Plane, flow, play, end: str):
     """C2, U2: pipes, duplicated descriptors and their owners end with the connections, whoever ended them, and when."""
     before = Baseline(plane)
+    upstream.default = play
     for count in range(12):
-        upstream.scripts.clear()
-        upstream.will(play)
         client = await plane.client()
         flowing = asyncio.create_task(flow(client))
         got = await upstream.head(count)
@@ -177,6 +176,7 @@ async def test_a_large_body_that_breaks_anywhere(upstream: Upstream, plane: Plan
     assert plane.plane.pumps.running == 0
     assert plane.stats.splices.total() >= 11
     await before.is_back(upstream)
+    upstream.broken.clear()  # an upload that ends early looks so, where it does not look like a reset (N55)
 
 
 async def test_idle_connections_that_were_closed_are_not_counted(upstream: Upstream):
@@ -279,6 +279,7 @@ async def test_a_tls_client_whose_records_break(upstream: Upstream, caplog):
             line = await plane.line(0)
             assert (line.outcome, line.status) == ("client_gone", 0)
         await before.is_back(upstream)
+    upstream.broken.clear()  # it may see the end of the upload as the end of a connection (N55)
     assert not [each for each in caplog.records if "never retrieved" in each.message]
 
 
@@ -394,7 +395,7 @@ async def test_a_client_that_leaves_while_its_token_is_asked_about(upstream: Ups
         await plane.until(before.quiet, "the end of the exchanges")
         assert {line.outcome for line in plane.lines} == {"client_gone"}
         await plane.until(lambda: len(asyncio.all_tasks()) <= before.tasks, "every question to end")
-    assert not upstream.connections
+    assert upstream.octets == b""
 
 
 async def test_a_client_that_leaves_within_its_form(upstream: Upstream):

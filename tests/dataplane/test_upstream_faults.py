@@ -238,10 +238,12 @@ async def test_a_put_with_body_is_never_retried(client: RawClient, upstream: Ups
     assert (await client.request("PUT", "/api", BEARER, body=b"x")).status == 502
 
 
-async def test_a_first_use_is_not_retried(client: RawClient, upstream: Upstream):
+async def test_a_first_use_is_not_retried(upstream: Upstream, monkeypatch):
     """N76: a fresh connection that dies saw the request."""
+    monkeypatch.setattr(Plane, "warm", False)
     upstream.will(RESET)
-    assert (await client.request("GET", "/api", BEARER)).status == 502
+    async with Plane.before(upstream.port) as plane, await plane.client() as client:
+        assert (await client.request("GET", "/api", BEARER)).status == 502
     assert len(upstream.requests) == 1
 
 

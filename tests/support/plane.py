@@ -8,6 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,7 @@ from typing import Any, Self
 from fastgate.clock import SystemClock
 from fastgate.dataplane.plane import Dataplane, Upstreams
 from fastgate.dataplane.server import GatewayServer
+from fastgate.errors import ForwardError
 from fastgate.gate import Gate
 from fastgate.model import (
     INACTIVE,
@@ -118,6 +120,7 @@ class Plane:
     """The data plane under test: `async with` starts and stops it."""
 
     express_lane = True
+    warm = True
 
     def __init__(
         self, *routes: Route, limits: Limits | None = None, forwarding: Forwarding | None = None, tls: Any = None
@@ -163,7 +166,15 @@ class Plane:
         self.port = self._listener.sockets[0].getsockname()[1]
         self.knows(GOOD, {"scope": "read", "sub": "alex"}, exp=int(time.time()) + 3600)
         self.knows(BAD, None)
+        if self.express_lane and self.warm:
+            await self._warm()
         return self
+
+    async def _warm(self) -> None:
+        """Let a connection to each upstream rest, without which a first request is the general lane's."""
+        for upstream in self.upstreams.current:
+            with suppress(ForwardError):
+                (await upstream.acquire(fresh=True)).give_back()
 
     def _record(self, line: Completion) -> None:
         self.lines.append(line)

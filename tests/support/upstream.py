@@ -277,6 +277,11 @@ class Upstream:
         self._bell = asyncio.Event()
 
     @property
+    def octets(self) -> bytes:
+        """Everything that came in, over all connections."""
+        return b"".join(bytes(each.received) for each in self.connections)
+
+    @property
     def url(self) -> str:
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
