@@ -56,7 +56,7 @@ class TargetPool:
         """A resting connection, or None."""
         idle = self._idle
         while idle:
-            connection, _ = idle.popitem()
+            connection = idle.popitem()[0]
             if connection.usable:
                 self._reused[0] += 1
                 return connection
