@@ -7,6 +7,7 @@
 #   make bench           every measurement of bench/README.md beside nginx, HAProxy and Apache (20 minutes);
 #                        CASE="hit post", ROUNDS=5, SECONDS=2, OTHER=../checkout choose
 #   make fuzz            conversations that coverage leads to, on both lanes; SECONDS=60
+#   make lock            what the container image installs, by version and hash: deploy/requirements*.txt
 #   make format docs clean
 
 SHELL := /bin/bash
@@ -28,7 +29,7 @@ PY := $(VENV)/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
 PYTEST := -m pytest -q -p no:cacheprovider
 
-.PHONY: help demo test scripts unit test-keycloak test-python bench fuzz format docs clean
+.PHONY: help demo test scripts unit test-keycloak test-python bench fuzz format lock docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -57,7 +58,7 @@ demo: $(VENV)/.run
 
 # The real parts first: what cannot be had is said before anything long begins.
 test: $(VENV)/.test
-	@$(PY) -m tests.support.prepare oidc-provider corpus
+	@$(PY) -m tests.support.prepare oidc-provider corpus checkers
 	$(MAKE) scripts
 	$(MAKE) unit
 
@@ -105,6 +106,14 @@ fuzz: $(VENV)/.test
 
 format: $(VENV)/.test
 	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
+
+# UPGRADE=--upgrade takes newer versions; without it only what pyproject.toml asks for changes.
+LOCK := pip compile --quiet --generate-hashes --no-header --python-version 3.13 --python-platform linux $(UPGRADE)
+lock: $(PY)
+	@$(PY) $(PIP) uv
+	$(VENV)/bin/uv $(LOCK) pyproject.toml -o deploy/requirements.txt
+	$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' |
+		$(VENV)/bin/uv $(LOCK) - -o deploy/requirements-build.txt
 
 docs: $(VENV)/.test
 	@$(PY) -m fastgate.config.reference > deploy/configuration.md.new && mv deploy/configuration.md.new deploy/configuration.md

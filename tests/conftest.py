@@ -38,6 +38,12 @@ def real(start: Callable[[], Part]) -> Part:
         pytest.skip(f"a real part is missing: {missing}")
 
 
+@pytest.fixture(scope="session")
+def part() -> Callable[[Callable[[], Part]], Part]:
+    """Give a way to get a real part that has no fixture of its own."""
+    return real
+
+
 @pytest.fixture
 async def upstream() -> AsyncIterator[Upstream]:
     """Give a recording, scriptable upstream; fails the test when it was sent broken requests."""

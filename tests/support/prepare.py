@@ -10,8 +10,14 @@ from tests.support.cache import Missing
 from tests.support.corpus import Corpus
 from tests.support.keycloak import distribution
 from tests.support.oidc_provider import modules
+from tests.support.programs import checkers
 
-PARTS: dict[str, Callable[[], object]] = {"oidc-provider": modules, "corpus": Corpus, "keycloak": distribution}
+PARTS: dict[str, Callable[[], object]] = {
+    "oidc-provider": modules,
+    "corpus": Corpus,
+    "checkers": checkers,
+    "keycloak": distribution,
+}
 
 
 def main(names: list[str]) -> int:
