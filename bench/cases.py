@@ -80,6 +80,8 @@ HIT = Requests(traffic.same)
 ONE_TOKEN = Requests(traffic.one_token)
 ZIPF = Requests(traffic.zipf, each_once=True)
 LIVE = Requests(traffic.same, connections=32, pause_ms=10)
+# Each of the two asks about a token once: the check that counts questions is for one worker.
+TWO_WORKERS = Gateway("fastgate, 2 workers", workers=2, guards=False)
 CROWDED = Gateway("fastgate, crowded", connections=12_000)
 _MOVES = {
     "down": streams.down,
@@ -137,6 +139,19 @@ CASES = (
             Subject("10,000 tokens, Zipf", FASTGATE, ZIPF, "one token"),
         ),
         (_cpu("10,000 tokens, Zipf", 1.1, subject="10,000 tokens, Zipf", against="one token"),),
+    ),
+    Case(
+        "workers",
+        "CPU per request of two workers",
+        "GET with one token that is known already, 64 connections for each worker with a pause of 10 ms on average, by "
+        "one worker and by two that share a core. All processes of the gateway are in the figures.",
+        (
+            Subject("fastgate", FASTGATE, Requests(traffic.same, pause_ms=10)),
+            Subject(
+                "fastgate, 2 workers", TWO_WORKERS, Requests(traffic.same, connections=128, pause_ms=10), "fastgate"
+            ),
+        ),
+        (_cpu("two workers, CPU per request", 1.1, subject="fastgate, 2 workers", against="fastgate"),),
     ),
     Case(
         "inactive",

@@ -27,10 +27,10 @@ class Crowded:
     def prepare(self, proxy: Part, stack: ExitStack) -> None:
         """Open them, and find out how much memory they take."""
         self.live.prepare(proxy, stack)
-        before = rss_kib(proxy.pid)
+        before = rss_kib(proxy.worker)
         for _ in range(self.connections):
             stack.enter_context(_answered(proxy))
-        after = rss_kib(proxy.pid)
+        after = rss_kib(proxy.worker)
         each = {"kib_each": (after - before) / self.connections} if self.connections else {}
         self._memory[proxy.pid] = {"rss_mb": before * 1024 / 1e6, **each}
 

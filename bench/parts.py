@@ -11,6 +11,7 @@ from typing import NamedTuple
 from urllib.request import urlopen
 
 from bench.machine import LOAD_CORE, PROXY_CORE, ROOT
+from bench.usage import worker
 from tests.support.process import Process, answers, free_port, scratch
 
 HELLO = json.dumps({"message": "hello from the origin of the bench", "padding": "x" * 21})
@@ -60,6 +61,11 @@ class Part(NamedTuple):
     """Also its process group."""
     questions: str = ""
     """Where the identity provider says how often it was asked by this part."""
+
+    @property
+    def worker(self) -> int:
+        """The process that serves: fastgate's first worker, where it has any."""
+        return worker(self.pid)
 
     @property
     def asked(self) -> int:

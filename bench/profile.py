@@ -89,7 +89,7 @@ def _sample(spy: Path, gateway: Part, seconds: float) -> list[tuple[list[str], i
     """Stacks of the thread that serves, outermost frame first, and how often each was seen."""
     file = scratch("bench-profile") / "stacks"
     what = ["--format", "raw", "--rate", str(RATE), "--duration", str(round(seconds)), "--output", str(file)]
-    watching = subprocess.Popen([spy, "record", "--pid", str(gateway.pid), *what], stdout=subprocess.DEVNULL)
+    watching = subprocess.Popen([spy, "record", "--pid", str(gateway.worker), *what], stdout=subprocess.DEVNULL)
     try:
         wrk.run(gateway.port, traffic.same(), seconds=seconds + 2, connections=CONNECTIONS)
         watching.wait(60)
@@ -98,7 +98,7 @@ def _sample(spy: Path, gateway: Part, seconds: float) -> list[tuple[list[str], i
     stacks = []
     for line in file.read_text().splitlines():
         frames, _, count = line.rpartition(" ")
-        if "supervisor.py" in frames:
+        if "worker/process.py" in frames or "supervisor.py" in frames:
             stacks.append((frames.split(";"), int(count)))
     return stacks
 

@@ -108,6 +108,7 @@ class Gateway:
     express: bool = True
     access_log: bool = False
     connections: int = 10_000
+    workers: int = 1
     tree: Path = ROOT
     needs: tuple[str, ...] = ()
     guards: bool = True
@@ -124,7 +125,10 @@ class Gateway:
             access_log=self.access_log,
             limits={"connections": self.connections, "keepalive_timeout": "1h"},
             asks=asks,
-            more={} if self.express or not self.has_express_lane else {"express_lane": False},
+            more={
+                **({} if self.express or not self.has_express_lane else {"express_lane": False}),
+                **({"workers": self.workers} if self.workers > 1 else {}),
+            },
         )
         file.write_text(json.dumps(config))  # JSON is YAML
         command = [*self.interpreter, "-m", "fastgate", "run", "-c", str(file)]

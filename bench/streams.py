@@ -118,7 +118,7 @@ class SlowReader:
 
     def measure(self, proxy: Part, seconds: float) -> Figures:
         """Sample the proxy's memory at every reading."""
-        before = rss_kib(proxy.pid)
+        before = rss_kib(proxy.worker)
         samples = self._read(proxy, self.megabytes, seconds)
         return {"rss_mb": before * 1024 / 1e6, "rss_growth_mb": (max(samples) - before) * 1024 / 1e6}
 
@@ -131,7 +131,7 @@ class SlowReader:
             ends = turn + seconds
             while piece := answer.read(round(self.rate * _TICK) if turn < ends else len(BLOCK)):
                 whole.update(piece)
-                samples.append(rss_kib(proxy.pid))
+                samples.append(rss_kib(proxy.worker))
                 if turn < ends:
                     turn += _TICK
                     time.sleep(max(0.0, turn - time.monotonic()))

@@ -32,6 +32,16 @@ def cpu_times(group: int) -> CpuTimes:
     return CpuTimes(total, system)
 
 
+def worker(group: int) -> int:
+    """The first worker of a fastgate that has workers; else the process that leads the group."""
+    found = [
+        pid
+        for pid, stat in _stats()
+        if int(stat[2]) == group and Path(f"/proc/{pid}/comm").read_text().strip() == "fastgate-1"
+    ]
+    return found[0] if found else group
+
+
 def core_seconds(core: int) -> float:
     """How long a core has been busy with anything since the machine started, time stolen by its host included."""
     for line in Path("/proc/stat").read_text().splitlines():

@@ -2,24 +2,25 @@
 
 import asyncio
 import os
+import socket
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Final
 
 import structlog
-from aiohttp import web
 
 from fastgate import __version__
 from fastgate.clock import Clock, SystemClock, TurnClock
 from fastgate.control.access_log import AccessLog
-from fastgate.control.admin import admin_application
+from fastgate.control.admin_listener import AdminListener
 from fastgate.control.events_listener import EventsListener
+from fastgate.control.metrics import Processes
 from fastgate.dataplane.aiohttp_seam import check_aiohttp
+from fastgate.dataplane.listening import Inlet, Listeners, listen_on
 from fastgate.dataplane.plane import Dataplane, Upstreams
 from fastgate.dataplane.server import GatewayServer
-from fastgate.errors import StartError
 from fastgate.gate import Gate
-from fastgate.model import Address, Settings, Snapshot
+from fastgate.model import Address, Mark, Settings, Snapshot
 from fastgate.stats import Counter, Stats
 from fastgate.tokens.memory import MemoryTier
 from fastgate.tokens.notifications import Notifications
@@ -29,17 +30,31 @@ from fastgate.tokens.seen import SeenHere
 
 log = structlog.get_logger("fastgate.app")
 
-INACTIVE_SHARE = 10
+INACTIVE_SHARE: Final = 10
 """Inactive tokens have a budget of their own: one in so many entries of the memory tier."""
-_BACKLOG = 4096
+_HANDSHAKE: Final = 0.5
+"""Seconds that clients get to finish a TLS handshake after the last connection was accepted."""
 
 
 class App:
-    """One worker: the public listeners, the admin listener and everything between."""
+    """One worker: what listens, what decides, what forwards; and the admin listener where it is on its own."""
 
-    def __init__(self, load: Callable[[], Snapshot], *, clock: Clock | None = None) -> None:
-        """`load` reads and compiles the configuration; it raises ConfigError, at start and at every reload."""
+    def __init__(
+        self,
+        load: Callable[[], Snapshot],
+        *,
+        clock: Clock | None = None,
+        fingerprint_key: bytes | None = None,
+        revoked: Callable[[Mark], None] | None = None,
+        worker: int | None = None,
+    ) -> None:
+        """`load` reads and compiles the configuration; it raises ConfigError, at start and at every reload.
+
+        One of several gets the `fingerprint_key` of all, tells `revoked` what was revoked here, and has a number.
+        """
         self._load = load
+        self._fingerprint_key = fingerprint_key
+        self._revoked = revoked
         self._clock = clock or SystemClock()
         self._snapshot = load()
         settings = self._started = self._snapshot.settings
@@ -47,36 +62,38 @@ class App:
         self._admin_token = settings.admin.token if settings.admin is not None else None
         self.stats = Stats()
         self._memory = MemoryTier(settings.max_entries, max(1, settings.max_entries // INACTIVE_SHARE))
-        self._access_log = AccessLog(settings.log_format, sys.__stdout__, self.stats)
-        self._servers: list[asyncio.Server] = []
-        self._admin: web.AppRunner | None = None
+        self._access_log = AccessLog(settings.log_format, sys.__stdout__, self.stats, worker=worker)
+        self._bound: list[socket.socket] = []
+        """What this worker bound itself."""
+        self._admin: AdminListener | None = None
         self._events: EventsListener | None = None
+        self._notifications: Notifications | None = None
+        """What identity providers tell of their own accord, told to a worker that is alone."""
         self._meeting: asyncio.Task[None] | None = None
         self._reloading = asyncio.Lock()
         """Two reloads at once could end with the older configuration in force."""
         self._unseen: set[str] = set(self._snapshot.providers)
         """Identity providers that have not answered since the start."""
         self.addresses: list[tuple[str, int]] = []
-        """Where the public listeners are bound."""
-        self.admin_address: tuple[str, int] | None = None
+        """Where the public listeners are bound, by this worker."""
 
-    async def start(self) -> None:
-        """Bind and serve. Raises StartError, with nothing left half-started."""
+    async def start(self, *, alone: bool = True) -> None:
+        """Bind and serve; not `alone`: accept nothing until `listeners` is told what to accept from.
+
+        Raises StartError, with nothing left half-started.
+        """
         check_aiohttp()
         settings = self._snapshot.settings
         loop = asyncio.get_running_loop()
         clock = TurnClock(self._clock, loop)
         self._tokens = Tokens(
-            self._memory, self._snapshot.providers, clock, self.stats, Revocations(clock, settings.revocation_ttl)
-        )
-        self.notifications = Notifications(
+            self._memory,
             self._snapshot.providers,
-            clock=clock,
-            stats=self.stats,
-            seen=SeenHere(clock.monotonic),
-            revoke=self.revoke,
+            clock,
+            self.stats,
+            Revocations(clock, settings.revocation_ttl, made=self._revoked),
+            self._fingerprint_key,
         )
-        """What identity providers tell of their own accord."""
         self._gate = Gate(self._snapshot, self._tokens, clock)
         self._upstreams = Upstreams(loop, self.stats)
         await self._upstreams.swap(self._snapshot.services.values())
@@ -90,57 +107,92 @@ class App:
             express_lane=settings.express_lane,
         )
         self._server = GatewayServer(self._plane)
-        try:
-            for address in settings.listen:
-                self._servers.append(await self._bind(address))
-            if settings.admin is not None:
-                await self._start_admin(settings.admin.address)
-            if settings.events is not None:
-                await self._start_events(settings.events)
-        except BaseException:
-            await self.stop()
-            raise
-        self.addresses = [server.sockets[0].getsockname()[:2] for server in self._servers]
+        self.listeners = Listeners(self._server)
+        if alone:
+            self._notifications = Notifications(
+                self._snapshot.providers,
+                clock=clock,
+                stats=self.stats,
+                seen=SeenHere(clock.monotonic),
+                revoke=self.revoke,
+            )
+            try:
+                await self._serve_alone(settings)
+            except BaseException:
+                await self.stop()
+                raise
         self._access_log.start()
         self._meeting = loop.create_task(self._meet_providers())
-        log.info("serving", listen=_text(self.addresses), admin=_text([self.admin_address]), version=__version__)
+
+    async def stop_accepting(self, last: Collection[int] | None = None) -> None:
+        """Take no more connections.
+
+        `last` are the sockets at which nobody will accept after us (None: all): who waits there is under way already.
+        """
+        self._plane.draining = True
+        await self.listeners.finish(self.listeners.accepting if last is None else last)
+        self._close_bound()
 
     async def drain(self) -> int:
         """Accept no more, finish what is open by the deadline, stop. Returns how many connections were cut."""
-        log.info("draining", seconds=self._plane.limits.drain_timeout)
-        self._plane.draining = True
-        # Two turns of the loop: closing a listener resets the connections that wait to be accepted.
-        for _ in range(2):
-            await asyncio.sleep(0)
-        for server in self._servers:
-            server.close()
+        await self.stop_accepting()
+        if any(address.tls is not None for address in self._started.listen):
+            await asyncio.sleep(_HANDSHAKE)
         cut = await self._server.drain(self._plane.limits.drain_timeout)
         await self.stop()
-        log.info("stopped", cut=cut)
         return cut
 
     async def stop(self) -> None:
         """Close everything at once."""
-        for server in self._servers:
-            server.close()
+        self.listeners.close()
+        self._close_bound()
         if self._meeting is not None:
             self._meeting.cancel()
         await self._server.shutdown(0.1)
         await self._upstreams.close()
         await self._tokens.close()
         if self._admin is not None:
-            await self._admin.cleanup()
+            await self._admin.close()
         if self._events is not None:
             await self._events.close()
-        await self.notifications.close()
+        if self._notifications is not None:
+            await self._notifications.close()
         await asyncio.to_thread(self._access_log.close)
 
     @property
+    def admin_address(self) -> tuple[str, int] | None:
+        """Where the admin listener is bound, by this worker."""
+        return None if self._admin is None else self._admin.address
+
+    @property
     def events_address(self) -> tuple[str, int] | None:
-        """Where the listener for identity providers is bound."""
+        """Where the listener for identity providers is bound, by this worker."""
         return None if self._events is None else self._events.address
 
+    def inlet(self, number: int, sock: socket.socket) -> Inlet:
+        """What is spoken on a socket of the address that stands at `number` of `listen`."""
+        return Inlet(sock, self._started.listen[number].tls)
+
+    def marks(self) -> list[Mark]:
+        """Revocations in force here."""
+        return self._tokens.marks()
+
+    def learn(self, marks: Iterable[Mark]) -> None:
+        """Put revocations of others in force. Raises FastgateError when no more can be noted."""
+        self._tokens.take(marks)
+
+    def forget(self, **what: Any) -> int:
+        """Forget and refuse tokens, here; see `Operations.revoke`."""
+        return self._tokens.revoke(**what)
+
     # --- control.admin.Operations ------------------------------------------------------------------------------
+
+    @property
+    def notifications(self) -> Notifications:
+        """Who may tell of logouts and security events; only a worker that is alone is told of them."""
+        if self._notifications is None:
+            raise RuntimeError("the supervisor is told of logouts and security events, not its workers")
+        return self._notifications
 
     @property
     def admin_token(self) -> str | None:
@@ -178,13 +230,24 @@ class App:
             "cache": {
                 "memory": tokens.pop("memory") | {"hit_ratio": hits / (hits + misses) if hits + misses else None}
             },
-            "notices": self.notifications.status(),
+            **({} if self._notifications is None else {"notices": self._notifications.status()}),
             **tokens,
         }
 
-    def revoke(self, **what: Any) -> int:
+    async def refresh(self) -> None:
+        """Nothing: everything is known here."""
+
+    def processes(self) -> Processes:
+        """Name the one there is."""
+        return Processes((os.getpid(),))
+
+    def missing(self) -> list[str]:
+        """Nothing: one worker is ready or not."""
+        return []
+
+    async def revoke(self, **what: Any) -> int:
         """Forget and refuse tokens."""
-        revoked = self._tokens.revoke(**what)
+        revoked = self.forget(**what)
         log.info("revoked", by=next(iter(name for name, value in what.items() if value)), count=revoked)
         return revoked
 
@@ -199,60 +262,59 @@ class App:
         except Exception:
             self.stats.config_reloads.add("refused")
             raise
-        fixed = _needs_restart(self._started, snapshot.settings)
+        fixed = fixed_settings(self._started, snapshot.settings)
         admin = snapshot.settings.admin
         if admin is not None and "admin.listen" not in fixed:
             # The token of another listener, or of none, is not for the one that is open.
             self._admin_token = admin.token
-        self._tokens.swap(snapshot.providers)
         self.notifications.swap(snapshot.providers)
+        await self.swap(snapshot)
+        self.stats.config_reloads.add("taken")
+        log.info("configuration reloaded", config_version=snapshot.version, needs_restart=fixed)
+        return {"config_version": snapshot.version, "needs_restart": fixed}
+
+    async def swap(self, snapshot: Snapshot) -> None:
+        """Put a configuration in force, all of it but `fixed_settings`."""
+        self._tokens.swap(snapshot.providers)
         await self._upstreams.swap(snapshot.services.values())
         self._unseen &= set(snapshot.providers)
         self._snapshot = snapshot
         self._gate.swap(snapshot)
         self._plane.use_express_lane(wanted=snapshot.settings.express_lane)
-        self.stats.config_reloads.add("taken")
-        log.info("configuration reloaded", config_version=snapshot.version, needs_restart=fixed)
-        return {"config_version": snapshot.version, "needs_restart": fixed}
 
     # --- inside ------------------------------------------------------------------------------------------------
 
-    async def _bind(self, address: Address) -> asyncio.Server:
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.create_server(
-                self._server,
-                address.host,
-                address.port,
-                ssl=address.tls,
-                backlog=_BACKLOG,
-                reuse_address=True,
-            )
-        except OSError as error:
-            raise _cannot_listen(address, error) from error
+    async def _serve_alone(self, settings: Settings) -> None:
+        """Bind everything, then serve it."""
+        inlets: list[Inlet] = []
+        for number, address in enumerate(settings.listen):
+            made = listen_on(address)
+            self._bound += made
+            self.addresses.append(made[0].getsockname()[:2])
+            inlets += [self.inlet(number, sock) for sock in made]
+        if settings.admin is not None:
+            admin = listen_on(settings.admin.address)
+            self._bound += admin
+            self._admin = AdminListener(self)
+            await self._admin.start(admin, settings.admin.address.tls)
+        if settings.events is not None:
+            events = listen_on(settings.events)
+            self._bound += events
+            self._events = EventsListener(self)
+            await self._events.start(events, settings.events.tls)
+        await self.listeners.accept(dict(enumerate(inlets)))
+        log.info("serving", listen=_text(self.addresses), admin=_text([self.admin_address]), version=__version__)
 
-    async def _start_admin(self, address: Address) -> None:
-        self._admin = web.AppRunner(
-            admin_application(self), access_log=None, handle_signals=False, shutdown_timeout=1.0
-        )
-        await self._admin.setup()
-        site = web.TCPSite(self._admin, address.host, address.port, ssl_context=address.tls)
-        try:
-            await site.start()
-        except OSError as error:
-            raise _cannot_listen(address, error) from error
-        self.admin_address = self._admin.addresses[0][:2]
-
-    async def _start_events(self, address: Address) -> None:
-        self._events = EventsListener(self)
-        try:
-            await self._events.start(address)
-        except OSError as error:
-            raise _cannot_listen(address, error) from error
+    def _close_bound(self) -> None:
+        while self._bound:
+            self._bound.pop().close()
 
     async def _meet_providers(self) -> None:
         """Make contact with every provider once: readiness says so, requests do not wait for it."""
-        await asyncio.gather(self.notifications.meet(), self._meet_until_answered())
+        if self._notifications is not None:
+            await asyncio.gather(self._notifications.meet(), self._meet_until_answered())
+        else:
+            await self._meet_until_answered()
 
     async def _meet_until_answered(self) -> None:
         pause = 0.5
@@ -264,8 +326,8 @@ class App:
                 pause = min(pause * 2, 5.0)
 
 
-def _needs_restart(old: Settings, new: Settings) -> list[str]:
-    """The settings that differ but belong to sockets and sizes of the running process."""
+def fixed_settings(old: Settings, new: Settings) -> list[str]:
+    """The settings that differ but belong to sockets and sizes of a running worker."""
     changed = {
         "listen": [_listening(address) for address in old.listen] != [_listening(address) for address in new.listen],
         "admin.listen": _admin_at(old) != _admin_at(new),
@@ -287,14 +349,6 @@ def _events_at(settings: Settings) -> tuple[str, int, bool] | None:
 
 def _listening(address: Address) -> tuple[str, int, bool]:
     return address.host, address.port, address.tls is not None
-
-
-def _cannot_listen(address: Address, error: OSError) -> StartError:
-    # asyncio wraps the reason in a sentence of its own; the number is what the kernel said.
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return StartError(
-        f"cannot listen on {address.host}:{address.port}: {reason}; stop what holds the port or change the address"
-    )
 
 
 def _text(addresses: Iterable[tuple[str, int] | None]) -> str:

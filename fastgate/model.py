@@ -576,6 +576,9 @@ class Settings:
     access_log: bool = True
     express_lane: bool = True
     """Whether usual requests may take the express lane."""
-    workers: int = 1
+    workers: int | None = 1
+    """None: one for each core that is available."""
+    worker_timeout: float = 10.0
+    """Seconds without a sign of life after which a worker is replaced."""
     events: Address | None = None
     """The listener for identity providers alone."""

@@ -101,6 +101,7 @@ class Stats:
         "upstream_connections",
         "upstream_retries",
         "upstream_seconds",
+        "worker_restarts",
     )
 
     def __init__(self) -> None:
@@ -133,6 +134,9 @@ class Stats:
         self.upstream_retries = Counter("fastgate_upstream_retries", "Requests sent a second time.", "service")
         self.forward_failures = Counter("fastgate_forward_failures", "Forwarding failures.", "service", "side", "stage")
         self.access_log_dropped = Counter("fastgate_access_log_dropped", "Access lines dropped: sink too slow.")
+        self.worker_restarts = Counter(
+            "fastgate_worker_restarts", "Workers replaced although nobody wanted it.", "reason"
+        )
         self.config_reloads = Counter("fastgate_config_reloads", "Configuration reloads.", "outcome")
 
     def families(self) -> list[Counter | Histogram]:

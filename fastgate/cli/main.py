@@ -95,9 +95,7 @@ def run(
         str | None, typer.Option(metavar="HOST:PORT", help="Without a file: where to listen. [127.0.0.1:8000]")
     ] = None,
 ) -> None:
-    """Run the gateway until SIGTERM; SIGHUP reads the configuration again."""
-    from fastgate.supervisor import serve  # noqa: PLC0415 - only this command needs the event loop and aiohttp
-
+    """Run the gateway until SIGTERM; SIGHUP reads the configuration again, SIGUSR2 replaces the workers."""
     if config is not None and (upstream is not None or listen is not None):
         wrong("the file says this already; use either the file or the options", "--upstream / --listen")
     if config is None and upstream is None:
@@ -111,15 +109,22 @@ def run(
         return from_environment(os.environ, upstream or "", listen)
 
     with told():
+        raise typer.Exit(_served(read))
+
+
+def _served(read: Callable[[], Config]) -> int:
+    from fastgate.supervisor.zygote import Zygote  # noqa: PLC0415 - only this command needs it
+
+    # The process that workers come from imports as much as this one does: both at the same time.
+    zygote = Zygote()
+    try:
+        from fastgate.supervisor.run import serve  # noqa: PLC0415 - only this command needs the event loop and aiohttp
+
         first = read()
         warn(first.file, advice(first))
-        status = serve(_compiling(read))
-    raise typer.Exit(status)
-
-
-def _compiling(read: Callable[[], Config]) -> Callable[[], Snapshot]:
-    """What start and reload call."""
-    return lambda: compile_snapshot(read())
+        return serve(read, zygote)
+    finally:
+        zygote.abandon()
 
 
 @app.command()

@@ -230,6 +230,7 @@ def _settings(compiler: _Compiler, routes: list[Route]) -> Settings:
         access_log=root.log.access,
         express_lane=root.express_lane,
         workers=root.workers,
+        worker_timeout=root.worker_timeout,
     )
 
 

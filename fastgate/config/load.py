@@ -35,6 +35,8 @@ class Config:
     """Digest of everything but the secrets: those could be guessed from a digest that is shown."""
     document: Document = field(repr=False)
     """For the lines of problems that show up later."""
+    data: Any = field(repr=False)
+    """What `root` was made of: the file with its references filled in, secrets and all."""
 
 
 def load(file: str, environ: Mapping[str, str]) -> Config:
@@ -95,7 +97,7 @@ def _checked(file: str, directory: str, document: Document, environ: Mapping[str
     if findings:
         raise ConfigError(file, placed(findings, document))
     root = Root.model_validate(data)
-    return Config(file, directory, root, _version(root), document)
+    return Config(file, directory, root, _version(root), document, data)
 
 
 def _version(root: Root) -> str:

@@ -12,6 +12,7 @@ from fastgate.config.service import ConfiguredService
 from fastgate.config.units import Count, Duration, PositiveDuration, Size
 from fastgate.config.words import FileName, Name, SecretValue, Section, Token
 
+MAX_WORKERS: Final = 512
 ADDRESS_HINT: Final = "must be host:port, such as 127.0.0.1:8000, or {address: ..., tls: {...}}"
 
 
@@ -140,9 +141,9 @@ def _network(text: str) -> str:
 
 
 def _workers(written: Any) -> Any:
-    if written == "auto" or (str(written) == "1" and not isinstance(written, bool)):
-        return 1
-    raise ValueError("asks for something not supported by this version; write 1 or auto")
+    if isinstance(written, bool) or (isinstance(written, str) and written != "auto" and not written.isdecimal()):
+        raise ValueError("must be a number of processes, or auto")
+    return None if written == "auto" else written
 
 
 def _admin(written: Any) -> Any:
@@ -167,11 +168,18 @@ class Root(Section):
         Field(description="A listener for what identity providers send, where they do not reach the admin listener."),
     ] = None
     workers: Annotated[
-        int,
+        Annotated[int, Field(ge=1, le=MAX_WORKERS)] | None,
         BeforeValidator(_workers),
-        Field(description="Processes that serve. This version has one; `auto` (one per core) means 1 as well for now."),
-        WithJsonSchema({"enum": [1, "auto"]}),
+        Field(
+            description="Processes that serve, or `auto`: one per core that the machine or its container grants. "
+            "Limits, sizes of caches, and what is allowed at an identity provider hold for each of them."
+        ),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}, {"const": "auto"}]}),
     ] = 1
+    worker_timeout: Annotated[
+        PositiveDuration,
+        Field(description="A process that gives no sign of life for so long (it gives one every second) is replaced."),
+    ] = 10.0
     identity_providers: Annotated[Mapping[Name, Provider], Field(description="Authorization servers by name.")] = {}
     cache: Annotated[Cache, Field(description="What is remembered.")] = Cache()
     services: Annotated[tuple[ConfiguredService, ...], Field(min_length=1, description="Where requests lead.")]

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from fastgate.control.answers import json_answer, pattern, safely
 from fastgate.control.events import PREFIX, add_event_routes
-from fastgate.control.metrics import CONTENT_TYPE, exposition
+from fastgate.control.metrics import CONTENT_TYPE, Processes, exposition
 from fastgate.control.revocation import MAX_BODY, RevocationError, parse_revocation
 from fastgate.errors import ConfigError, FastgateError
 from fastgate.stats import Counter, Stats
@@ -18,7 +18,7 @@ from fastgate.tokens.notifications import Notifications
 
 
 class Operations(Protocol):
-    """What an operator can see and steer; `app.App` does it."""
+    """What an operator can see and steer: one worker (`app.App`), or all of them (`supervisor.operations`)."""
 
     @property
     def stats(self) -> Stats:
@@ -35,19 +35,31 @@ class Operations(Protocol):
         """The bearer token that requests must carry; None: everybody who reaches the listener may."""
         ...
 
+    async def refresh(self) -> None:
+        """Learn what the others know, as far as they answer soon: what is said below is then of this moment."""
+        ...
+
     def gauges(self) -> Iterable[Counter]:
         """Read what is measured when asked (kind "gauge"), such as the entries of the memory tier."""
+        ...
+
+    def processes(self) -> Processes:
+        """Name the processes that the gateway consists of."""
         ...
 
     def readiness(self) -> list[str]:
         """Say why the gateway should get no requests now; empty: it should."""
         ...
 
+    def missing(self) -> list[str]:
+        """Say what is not as it should be although requests may come."""
+        ...
+
     def status(self) -> dict[str, Any]:
         """Describe the gateway in values that JSON knows."""
         ...
 
-    def revoke(
+    async def revoke(
         self,
         *,
         token: str | None = None,
@@ -56,9 +68,10 @@ class Operations(Protocol):
         client_id: str | None = None,
         all: bool = False,  # noqa: A002  # the word of the API
     ) -> int:
-        """Forget and refuse what is named; exactly one argument is given. Returns how many token states went.
+        """Forget and refuse what is named, in every worker; exactly one argument is given.
 
-        For a token it is the same number, known or not. Raises FastgateError when no more can be noted.
+        Returns how many token states went, in all workers together: one token that two of them knew is two. For a
+        token it is 1, known or not. Raises FastgateError when no more can be noted.
         """
         ...
 
@@ -88,19 +101,23 @@ async def _livez(_request: web.Request) -> web.Response:
 
 
 async def _readyz(_request: web.Request, operations: Operations) -> web.Response:
+    await operations.refresh()
     reasons = operations.readiness()
     if reasons:
         return json_answer(503, {"status": "unready", "reasons": reasons})
-    return json_answer(200, {"status": "ready"})
+    missing = operations.missing()
+    return json_answer(200, {"status": "ready"} | ({"missing": missing} if missing else {}))
 
 
 async def _metrics(_request: web.Request, operations: Operations) -> web.Response:
+    await operations.refresh()
     gauges = tuple(operations.gauges())
-    body = await asyncio.to_thread(exposition, operations.stats, gauges)
+    body = await asyncio.to_thread(exposition, operations.stats, gauges, operations.processes())
     return web.Response(body=body, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
 
 
 async def _status(_request: web.Request, operations: Operations) -> web.Response:
+    await operations.refresh()
     return json_answer(200, operations.status())
 
 
@@ -117,7 +134,7 @@ async def _revoke(request: web.Request, operations: Operations) -> web.Response:
     except RevocationError as problem:
         return json_answer(400, {"message": str(problem)})
     try:
-        revoked = operations.revoke(**named)
+        revoked = await operations.revoke(**named)
     except FastgateError as error:
         return json_answer(503, {"message": str(error)})
     return json_answer(200, {"revoked": revoked})

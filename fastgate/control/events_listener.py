@@ -1,13 +1,14 @@
 """The listener for identity providers alone. Strangers may reach it: so many connections at once, and none for long."""
 
 import asyncio
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
+from ssl import SSLContext
 from typing import Final, cast
 
 from aiohttp import web
 
 from fastgate.control.events import Receiver, events_application
-from fastgate.model import Address
 
 MAX_CONNECTIONS: Final = 256
 MAX_SECONDS: Final = 30.0
@@ -20,28 +21,36 @@ class EventsListener:
 
     def __init__(self, receiver: Receiver) -> None:
         self._runner = web.AppRunner(events_application(receiver), access_log=None, handle_signals=False)
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self.address: tuple[str, int] | None = None
         """Where it is bound."""
 
-    async def start(self, address: Address) -> None:
-        """Bind and serve. Raises OSError."""
+    async def start(self, sockets: Sequence[socket.socket], tls: SSLContext | None) -> None:
+        """Serve; the sockets remain whose they are."""
         await self._runner.setup()
-        make = cast("web.Server", self._runner.server)
-        self._server = await asyncio.get_running_loop().create_server(
-            Brief(make),
-            address.host,
-            address.port,
-            ssl=address.tls,
-            ssl_handshake_timeout=None if address.tls is None else HANDSHAKE_SECONDS,
-            reuse_address=True,
-        )
-        self.address = self._server.sockets[0].getsockname()[:2]
+        self._brief = Brief(cast("web.Server", self._runner.server))
+        await self.serve(sockets, tls)
+        self.address = sockets[0].getsockname()[:2]
+
+    async def serve(self, sockets: Sequence[socket.socket], tls: SSLContext | None) -> None:
+        """Serve with this certificate from now on."""
+        loop = asyncio.get_running_loop()
+        former, self._servers = self._servers, []
+        for sock in sockets:
+            server = await loop.create_server(
+                self._brief,
+                sock=sock.dup(),
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else HANDSHAKE_SECONDS,
+            )
+            self._servers.append(server)
+        for server in former:
+            server.close()
 
     async def close(self) -> None:
         """Stop listening, then end what is open."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         await self._runner.cleanup()
 
 

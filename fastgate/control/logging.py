@@ -8,13 +8,14 @@ import atexit
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
+from functools import partial
 from typing import IO, Any, Final
 
 import orjson
 import structlog
 
 from fastgate.clock import SystemClock
-from fastgate.control.sink import LineSink
+from fastgate.control.sink import PIECE, LineSink
 from fastgate.control.text import escape, escape_lines, redact, timestamp
 
 SECRET_KEYS: Final = frozenset(
@@ -33,6 +34,9 @@ SECRET_KEYS: Final = frozenset(
     }
 )
 """Keys whose value is never written, whoever logs it."""
+
+TRACE_HALVES: Final = (1600, 800, 200)
+"""Characters that are left of both ends of a traceback that is too long."""
 
 Event = MutableMapping[str, Any]
 
@@ -74,19 +78,28 @@ class _Bridge(logging.Handler):
 _current: EventLog | None = None
 
 
-def configure(format_: str, stream: IO[Any] | int | None = None, *, level: int = logging.INFO) -> EventLog:
-    """Send every event to `stream` (default: stderr) as "json" or "console" lines; may be called again."""
+def configure(
+    format_: str,
+    stream: IO[Any] | int | None = None,
+    *,
+    level: int = logging.INFO,
+    process: Mapping[str, Any] | None = None,
+) -> EventLog:
+    """Send every event to `stream` (default: stderr) as "json" or "console" lines; may be called again.
+
+    `process` says in every line which of several processes wrote it.
+    """
     global _current  # noqa: PLW0603  # logging is global by nature: the last configuration holds
     close()
     _current = EventLog(sys.__stderr__ if stream is None else stream)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
-            _stamp,
+            partial(_stamp, process or {}),
             # Plainly formatted: the renderers that show local variables would show tokens.
             structlog.processors.format_exc_info,
             sanitize,
-            _json if format_ == "json" else _console(),
+            partial(_fitting, _json if format_ == "json" else _console()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: _current,
@@ -139,9 +152,23 @@ def _described(value: Any) -> str:
     return str(value) if isinstance(value, BaseException) else repr(value)
 
 
-def _stamp(_logger: Any, _method: str, event: Event) -> Event:
+def _stamp(process: Mapping[str, Any], _logger: Any, _method: str, event: Event) -> Event:
     level, text = event.pop("level"), event.pop("event")
-    return {"time": timestamp(SystemClock.now()), "level": level, "event": text, **event}
+    return {"time": timestamp(SystemClock.now()), "level": level, "event": text, **process, **event}
+
+
+def _fitting(render: Any, logger: Any, method: str, event: Event) -> bytes:
+    """Render a line that is written in one piece, without the middle of a long traceback if need be.
+
+    Lines of several processes on one pipe must not mix.
+    """
+    line: bytes = render(logger, method, dict(event))
+    trace = event.get("exception", "")
+    for half in TRACE_HALVES:
+        if len(line) <= PIECE or len(trace) <= 2 * half:
+            break
+        line = render(logger, method, {**event, "exception": f"{trace[:half]}\n    ...\n{trace[-half:]}"})
+    return line
 
 
 def _json(_logger: Any, _method: str, event: Event) -> bytes:

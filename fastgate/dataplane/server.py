@@ -40,8 +40,8 @@ _LINGER: Final = 1.0
 """Seconds to let a refused client read why before the connection is closed (RFC 9112 section 9.6)."""
 _SWEEP: Final = 0.05
 """Seconds between two looks at what is left to drain."""
-_FIRST_REQUEST: Final = 1.0
-"""Seconds that draining waits for the first request on a connection that was accepted before."""
+_ONE_MORE: Final = 1.0
+"""Seconds that draining leaves to idle clients: what they may have sent already would be lost if we closed first."""
 
 
 class _Stage(Enum):
@@ -71,7 +71,6 @@ class DownstreamProtocol(RequestHandler):
         "_deadline",
         "_discarding",
         "_express",
-        "_fresh",
         "_held_up",
         "_inbox",
         "_inbox_paused",
@@ -111,8 +110,6 @@ class DownstreamProtocol(RequestHandler):
         """Of the request that was read last."""
         self._tunnel: Tunnel | None = None
         self._discarding = False
-        self._fresh = True
-        """No request has come yet."""
         self._held_up = False
         """The next request waits until the client has taken the last answer."""
         self._deadline = Deadline(plane.loop, self._read_expired)
@@ -202,10 +199,10 @@ class DownstreamProtocol(RequestHandler):
     def begin_drain(self, *, patient: bool = False) -> None:
         """Close now if nothing is under way; otherwise the answer that is due says `Connection: close`.
 
-        `patient`: a client that has just connected is about to say something, and would lose it.
+        `patient`: a client that has just connected, or had an answer before we drained, may be about to say something.
         """
         idle = self._stage is _HEAD and not self._begun
-        if idle and self.transport is not None and not (patient and self._fresh):
+        if idle and self.transport is not None and not patient:
             self._say_farewell()
             self.plane.outbox.flush()
             self.transport.close()
@@ -239,7 +236,6 @@ class DownstreamProtocol(RequestHandler):
 
     def express_exchange(self) -> ExpressExchange:
         """What carries requests of this connection on the express lane."""
-        self._fresh = False
         self._stage = _BUSY
         express, plane = self._express, self.plane
         if express is None:
@@ -291,7 +287,6 @@ class DownstreamProtocol(RequestHandler):
             self._refuse(error)
             return False
         self._deadline.clear()
-        self._fresh = False
         self._inbox = inbox[end:]
         self._begun = 0
         framing = head.framing
@@ -536,7 +531,7 @@ class GatewayServer(web.Server):
         await asyncio.sleep(_SWEEP)
         while self.connections and loop.time() < end:
             for connection in self.connections:
-                cast("DownstreamProtocol", connection).begin_drain(patient=loop.time() < begun + _FIRST_REQUEST)
+                cast("DownstreamProtocol", connection).begin_drain(patient=loop.time() < begun + _ONE_MORE)
             await asyncio.sleep(_SWEEP)
         left = self.connections
         for connection in left:

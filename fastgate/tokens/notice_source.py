@@ -1,7 +1,7 @@
 """What one identity provider tells of its own accord: from the token it sends to the revocations that it means."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 import structlog
@@ -26,7 +26,7 @@ MAX_OWED: Final = 1000
 Channel = Literal["logout", "events"]
 """By which way it comes: logout tokens, or security event tokens."""
 
-Revoke = Callable[..., int]
+Revoke = Callable[..., Awaitable[int]]
 """Takes a claim and its value as a keyword, and `at` (see `Notice`); returns how many token states went.
 
 Raises FastgateError when no more can be noted.
@@ -167,7 +167,7 @@ class NoticeSource:
             return Refusal(Refused.REPLAYED, "one with its jti was taken already")
         try:
             for claim, value in notice.revocations:
-                self._revoke(**{claim: value}, at=notice.at)
+                await self._revoke(**{claim: value}, at=notice.at)
         except FastgateError:
             if len(self._owed) < MAX_OWED:
                 self._owed.add(name)

@@ -1,6 +1,6 @@
 """What was revoked here: it beats every answer, remembered or still under way."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from fastgate.clock import Clock
@@ -38,11 +38,19 @@ class Revocations:
     `exp` of the tokens it was seen to cover.
     """
 
-    __slots__ = ("_claims", "_clock", "_max_entries", "_tokens", "_ttl")
+    __slots__ = ("_claims", "_clock", "_made", "_max_entries", "_tokens", "_ttl")
 
-    def __init__(self, clock: Clock, ttl: float = 86_400.0, max_entries: int = 100_000) -> None:
-        """`ttl` in seconds, for revocations of which no `exp` is known."""
+    def __init__(
+        self,
+        clock: Clock,
+        ttl: float = 86_400.0,
+        max_entries: int = 100_000,
+        *,
+        made: Callable[[Mark], None] | None = None,
+    ) -> None:
+        """`ttl` in seconds, for revocations of which no `exp` is known; `made` is told of each that begins here."""
         self._clock = clock
+        self._made = made
         self._ttl = ttl
         self._max_entries = max_entries
         self._tokens: dict[bytes, _Revocation] = {}
@@ -81,6 +89,8 @@ class Revocations:
         now = self._clock.now()
         mark = Mark(claim, value, int(now) if at is None else at, now + self._ttl if until is None else until)
         self.take(mark)
+        if self._made is not None:
+            self._made(mark)
         return mark
 
     def marks(self) -> list[Mark]:

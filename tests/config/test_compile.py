@@ -392,6 +392,7 @@ via: edge
 log: {format: console, access: false}
 cache: {memory: {max_entries: 10}, revocation_ttl: 1h}
 workers: auto
+worker_timeout: 3s
 admin: {listen: "127.0.0.1:1", token: "t0ken"}
 """
     ).settings
@@ -400,7 +401,8 @@ admin: {listen: "127.0.0.1:1", token: "t0ken"}
     assert compiled.forwarding.trusted == (ip_network("10.0.0.0/8"), ip_network("::1/128"))
     assert compiled.forwarding.via == b"edge"
     assert (compiled.log_format, compiled.access_log) == ("console", False)
-    assert (compiled.max_entries, compiled.revocation_ttl, compiled.workers) == (10, 3600.0, 1)
+    assert (compiled.max_entries, compiled.revocation_ttl) == (10, 3600.0)
+    assert (compiled.workers, compiled.worker_timeout) == (None, 3.0)
     assert compiled.admin is not None
     assert compiled.admin.token == "t0ken"
 

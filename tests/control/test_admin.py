@@ -1,6 +1,7 @@
 """The admin listener over real sockets."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -9,6 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from fastgate.control.admin import admin_application
+from fastgate.control.metrics import Processes
 from fastgate.errors import ConfigError, FastgateError, Problem
 from fastgate.stats import Counter, Stats
 
@@ -21,13 +23,24 @@ class Gateway:
     def __init__(self) -> None:
         self.stats = Stats()
         self.admin_token: str | None = None
+        self.fresh = 0
         self.reasons: list[str] = []
+        self.lacking: list[str] = []
         self.revoked: list[dict[str, Any]] = []
         self.full = False
         self.broken = False
         self.problems: list[Problem] = []
         self.unreadable = False
         self.version = "v1"
+
+    async def refresh(self) -> None:
+        self.fresh += 1
+
+    def processes(self) -> Processes:
+        return Processes((os.getpid(),))
+
+    def missing(self) -> list[str]:
+        return self.lacking
 
     def gauges(self) -> Iterable[Counter]:
         entries = Counter("fastgate_cache_entries", "Remembered.", "tier", kind="gauge")
@@ -42,7 +55,7 @@ class Gateway:
             raise RuntimeError("secret-of-the-gateway")
         return {"version": "0", "config_version": self.version}
 
-    def revoke(self, **named: Any) -> int:
+    async def revoke(self, **named: Any) -> int:
         if self.full:
             raise FastgateError("too many revocations")
         self.revoked.append(named)
@@ -86,6 +99,15 @@ async def test_not_ready_says_why(admin, gateway):
     answer = await admin.get("/readyz")
     assert answer.status == 503
     assert await answer.json() == {"status": "unready", "reasons": gateway.reasons}
+
+
+async def test_ready_although_something_is_missing(admin, gateway):
+    """One worker that is ready is enough; the answer says what is not as it should be, as of now."""
+    gateway.lacking = ["worker 2 does not answer"]
+    answer = await admin.get("/readyz")
+    assert answer.status == 200
+    assert await answer.json() == {"status": "ready", "missing": gateway.lacking}
+    assert gateway.fresh == 1
 
 
 async def test_metrics_are_prometheus_text(admin, gateway):

@@ -71,7 +71,7 @@ class Gateway:
             revoke=self._revoke,
         )
 
-    def _revoke(self, **what: object) -> int:
+    async def _revoke(self, **what: object) -> int:
         if self.broken is not None:
             raise self.broken
         self.revoked.append({name: value for name, value in what.items() if name != "at"})

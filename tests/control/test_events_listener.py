@@ -1,7 +1,6 @@
 """The listener that strangers may reach: bounded in connections and in time."""
 
 import asyncio
-import socket
 import ssl
 
 import pytest
@@ -9,6 +8,7 @@ import trustme
 
 from fastgate.clock import SystemClock
 from fastgate.control.events_listener import Brief, EventsListener
+from fastgate.dataplane.listening import listen_on
 from fastgate.model import Address
 from fastgate.stats import Stats
 from fastgate.tokens.notifications import Notifications
@@ -132,7 +132,9 @@ async def test_it_listens_and_stops():
     """Only what identity providers send is answered, each on a connection of its own."""
     listener = EventsListener(Receiver())
     assert listener.address is None
-    await listener.start(Address("127.0.0.1", 0))
+    (sock,) = listen_on(Address("127.0.0.1", 0))
+    await listener.start([sock], None)
+    sock.close()
     port = listener.address[1]
     assert (await fetch(port, "GET", "/livez")).status == 404
     assert (await fetch(port, "POST", "/identity-providers/idp/logout", body=b"x")).status == 404
@@ -142,25 +144,28 @@ async def test_it_listens_and_stops():
 
 
 async def test_with_tls():
-    """The address says so."""
-    ca = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("gateway.test").configure_cert(context)
-    trusting = ssl.create_default_context()
-    ca.configure_trust(trusting)
+    """What is spoken, and a certificate that is renewed while nobody is refused."""
     listener = EventsListener(Receiver())
-    await listener.start(Address("127.0.0.1", 0, context))
-    async with await RawClient.connect(listener.address[1], tls=trusting, server_hostname="gateway.test") as client:
-        assert (await client.request("GET", "/livez")).status == 404
-    await listener.close()
+    (sock,) = listen_on(Address("127.0.0.1", 0))
+    old, new = trustme.CA(), trustme.CA()
 
+    def context(ca):
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ca.issue_cert("gateway.test").configure_cert(made)
+        return made
 
-async def test_an_address_that_is_taken():
-    """The caller says which; nothing stays open."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        listener = EventsListener(Receiver())
-        with pytest.raises(OSError, match="address already in use"):
-            await listener.start(Address("127.0.0.1", taken.getsockname()[1]))
+    async def ask(ca):
+        trusting = ssl.create_default_context()
+        ca.configure_trust(trusting)
+        port = listener.address[1]
+        async with await RawClient.connect(port, tls=trusting, server_hostname="gateway.test") as client:
+            return (await client.request("GET", "/livez")).status
+
+    with sock:
+        await listener.start([sock], context(old))
+        assert await ask(old) == 404
+        await listener.serve([sock], context(new))
+        assert [await ask(new) for _ in range(4)] == [404] * 4
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await ask(old)
         await listener.close()

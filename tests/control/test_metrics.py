@@ -1,12 +1,15 @@
 """The text format, read back by prometheus_client's own parser."""
 
+import os
 import platform
+import subprocess
+import sys
 from threading import Thread
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastgate import __version__
-from fastgate.control.metrics import exposition
+from fastgate.control.metrics import Processes, exposition
 from fastgate.stats import SECONDS, Counter, Stats
 
 
@@ -77,7 +80,25 @@ def test_what_is_running():
     assert build.labels["python"] == platform.python_version()
     assert set(build.labels) == {"version", "python", "aiohttp"}
     assert families["process_resident_memory_bytes"].samples[0].value > 0
-    assert "python_gc_collections" in families
+
+
+def test_several_processes():
+    """What processes use is added up, with what those used that have ended; the start is that of the first."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        one, both = (
+            {
+                sample.name: sample.value
+                for family in text_string_to_metric_families(exposition(Stats(), (), processes).decode())
+                for sample in family.samples
+                if family.name.startswith("process_")
+            }
+            for processes in (Processes((os.getpid(),)), Processes((os.getpid(), other.pid, 2**22 + 1), spent=1000.0))
+        )
+        other.communicate(b"\n")
+    assert both["process_resident_memory_bytes"] > one["process_resident_memory_bytes"] + 2**20
+    assert both["process_cpu_seconds_total"] > one["process_cpu_seconds_total"] + 999
+    for name in ("process_start_time_seconds", "process_max_fds"):
+        assert both[name] == one[name]
 
 
 def test_counting_goes_on_while_a_thread_exposes():

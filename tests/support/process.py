@@ -53,7 +53,13 @@ class Process:
     """One program in a process group of its own; stdout and stderr go to files in `folder`."""
 
     def __init__(
-        self, name: str, command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        close_fds: bool = True,
     ) -> None:
         self.name = name
         self.folder = scratch(name)
@@ -68,6 +74,7 @@ class Process:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
+                close_fds=close_fds,
             )
         atexit.register(self.kill)
 

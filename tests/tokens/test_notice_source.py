@@ -32,7 +32,7 @@ class Taker:
             {"idp": provider}, clock=clock, stats=stats, seen=SeenHere(clock.monotonic), revoke=self._revoke
         )
 
-    def _revoke(self, **what):
+    async def _revoke(self, **what):
         if self.full:
             raise FastgateError("full")
         self.revoked.append(what)
