@@ -76,7 +76,10 @@ class Member:
 
     async def start(self, nursery: Nursery, *, patience: float, begin: Callable[[], Message]) -> None:
         """Have it made and begin with what it has to know at that moment. Raises NotStartedError and ZygoteError."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise NotStartedError(f"a worker cannot be spoken to: {error.strerror}") from error
         try:
             with theirs:
                 self.pid = await nursery.fork(theirs, self.sockets, patience=patience)

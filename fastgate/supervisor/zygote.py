@@ -30,7 +30,10 @@ class Zygote:
 
     def __init__(self) -> None:
         """Start it: it imports while this process goes on. Raises ZygoteError."""
-        self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise ZygoteError(f"a process for workers cannot be started: {error.strerror}") from error
         with theirs:
             # -P: nothing is imported from the directory that the gateway happens to be started in.
             command = [sys.executable, "-P", "-m", "fastgate.worker.zygote", str(theirs.fileno())]

@@ -89,7 +89,7 @@ class Worker:
     async def _begin(self, message: Message) -> None:
         """Compile the configuration, know what was revoked, then serve."""
         try:
-            snapshot = compile_snapshot(taken(message["config"]))
+            snapshot = await _compiled(message)
             number = message["number"] if message["several"] else None
             event_log.configure(
                 snapshot.settings.log_format,
@@ -137,7 +137,7 @@ class Worker:
 
     async def _prepare(self, message: Message) -> None:
         """Make sure that a configuration can be put in force, without doing so."""
-        self._prepared = compile_snapshot(taken(message["config"]))
+        self._prepared = await _compiled(message)
 
     async def _commit(self, message: Message) -> None:
         snapshot, self._prepared = self._prepared, None
@@ -197,6 +197,11 @@ class Worker:
         app = self._serving
         times = os.times()
         return tally(app.stats, app.gauges(), times.user + times.system)
+
+
+async def _compiled(message: Message) -> Snapshot:
+    """Compile beside the loop: requests go on, and signs of life. Raises ConfigError."""
+    return await asyncio.to_thread(lambda: compile_snapshot(taken(message["config"])))
 
 
 def _collect_seldom() -> None:
