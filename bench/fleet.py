@@ -203,6 +203,8 @@ def _count(row: Row, ledger: Ledger, upstream: Repeater, *, refused_is_fine: boo
     row.lost += len(ledger.lost) - refused
     row.refused += 0 if refused_is_fine else refused
     row.slowest_ms = max(row.slowest_ms, ledger.slowest * 1000)
+    strange = ledger.lost_as(Fate.WRONG, Fate.SILENT)
+    _must(not strange, f"answered wrongly or not at all: {strange[:5]}")
     _must(not upstream.repeated, f"asked for twice: {upstream.repeated[:5]}")
 
 
@@ -244,6 +246,6 @@ def _page(rows: list[Row], machine: dict[str, Any]) -> str:
     about = (
         f"{WORKERS} workers, {KEPT} clients on kept connections and {CLOSING} that make a new one for each request, at "
         "half of what is possible (the end: at all of it). Every request has a number and is accounted for: *lost* is "
-        "reset, cut, unanswered or answered wrongly. At the end *refused* is not counted: nobody listens any more.\n"
+        "reset, cut or unanswered; a wrong answer ends the run. At the end *refused* is not counted: nobody listens any more.\n"
     )
     return "\n".join(["# Changes under load\n", about, table(columns, lines), told(machine)])
