@@ -246,6 +246,6 @@ def _page(rows: list[Row], machine: dict[str, Any]) -> str:
     about = (
         f"{WORKERS} workers, {KEPT} clients on kept connections and {CLOSING} that make a new one for each request, at "
         "half of what is possible (the end: at all of it). Every request has a number and is accounted for: *lost* is "
-        "reset, cut or unanswered; a wrong answer ends the run. At the end *refused* is not counted: nobody listens any more.\n"
+        "reset, cut or unanswered; a wrong answer ends the run. At the end *refused* is not counted.\n"
     )
     return "\n".join(["# Changes under load\n", about, table(columns, lines), told(machine)])

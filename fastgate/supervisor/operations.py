@@ -63,6 +63,10 @@ class FleetOperations:
             workers.cell(state)
         for member in self._fleet.members:
             workers.add(_state(member))
+        # One that is not there, and is tried again after a pause, is missed as much as one that takes its time.
+        coming = {member.number for member in self._fleet.members if member.state is State.STARTING}
+        absent = [post for post in self._fleet.posts if post.member is None and post.number not in coming]
+        workers.add("starting", amount=len(absent))
         return (*self._gauges, workers)
 
     def processes(self) -> Processes:

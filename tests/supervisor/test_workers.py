@@ -214,6 +214,7 @@ async def test_workers_that_cannot_begin(idp, upstream):
         assert "fastgate check" in third["advice"]
         assert "listen[1].tls" in third["problem"]
         assert (await gateway.readiness()) == (200, {"status": "ready", "missing": ["worker 1 is not running"]})
+        assert await gateway.metric("fastgate_workers", state="starting") == 1
         for _ in range(20):
             assert (await gateway.get("/public")).status == 200
         certificate.write_bytes(leaf.private_key_and_cert_chain_pem.bytes())
