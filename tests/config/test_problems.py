@@ -76,7 +76,6 @@ ONE_PROBLEM = [
     (SERVICE + "admin: true", 8, "admin", "must be a mapping"),
     (SERVICE + "workers: 4", 8, "workers", "not supported by this version"),
     (SERVICE + "workers: true", 8, "workers", "not supported by this version"),
-    (SERVICE + "cache: {redis: {url: redis://127.0.0.1}}", 8, "cache.redis", "not supported by this version"),
     (SERVICE + "cache: {memory: {max_entries: 0}}", 8, "cache.memory.max_entries", "at least 1"),
     (SERVICE + "limits: {drain_timeout: 0s}", 8, "limits.drain_timeout", "longer than 0"),
     (SERVICE + "limits: {header_field: 4kb}", 8, "limits.header_field", "64KiB"),
