@@ -69,11 +69,15 @@ class App:
         self._tokens = Tokens(
             self._memory, self._snapshot.providers, clock, self.stats, Revocations(clock, settings.revocation_ttl)
         )
+        if settings.redis is not None:
+            from fastgate.tokens.shared.tier import SharedTier  # noqa: PLC0415 - loads redis: 20 MiB for those who use it
+
+            await self._tokens.join(SharedTier(settings.redis, self._tokens.revoking, clock, self.stats))
         self.notifications = Notifications(
             self._snapshot.providers,
             clock=clock,
             stats=self.stats,
-            seen=SeenHere(clock.monotonic),
+            seen=self._tokens.shared or SeenHere(clock.monotonic),
             revoke=self.revoke,
         )
         """What identity providers tell of their own accord."""
@@ -167,7 +171,7 @@ class App:
     def status(self) -> dict[str, Any]:
         """For `GET /status`."""
         tokens = self._tokens.status()
-        hits, misses = self.stats.cache_hits.total("memory"), self.stats.cache_misses.total("memory")
+        tiers = {tier: tokens.pop(tier) for tier in ("memory", "shared") if tier in tokens}
         return {
             "version": __version__,
             "config_version": self._snapshot.version,
@@ -175,18 +179,24 @@ class App:
             "workers": [{"connections": self.stats.connections.total()}],
             "identity_providers": tokens.pop("identity_providers"),
             "upstreams": {each.service.name: each.status() for each in self._upstreams.current},
-            "cache": {
-                "memory": tokens.pop("memory") | {"hit_ratio": hits / (hits + misses) if hits + misses else None}
-            },
+            "cache": {tier: said | self._hit_ratio(tier) for tier, said in tiers.items()},
             "notices": self.notifications.status(),
             **tokens,
         }
+
+    def _hit_ratio(self, tier: str) -> dict[str, float | None]:
+        hits, misses = self.stats.cache_hits.total(tier), self.stats.cache_misses.total(tier)
+        return {"hit_ratio": hits / (hits + misses) if hits + misses else None}
 
     def revoke(self, **what: Any) -> int:
         """Forget and refuse tokens."""
         revoked = self._tokens.revoke(**what)
         log.info("revoked", by=next(iter(name for name, value in what.items() if value)), count=revoked)
         return revoked
+
+    async def told(self) -> bool | None:
+        """Whether other workers and hosts know of every revocation; None: there are none."""
+        return await self._tokens.told()
 
     async def reload(self) -> dict[str, Any]:
         """Put the configuration as it is now in force, whole or not at all. Raises ConfigError."""
@@ -204,7 +214,9 @@ class App:
         if admin is not None and "admin.listen" not in fixed:
             # The token of another listener, or of none, is not for the one that is open.
             self._admin_token = admin.token
-        self._tokens.swap(snapshot.providers)
+        self._tokens.swap(
+            snapshot.providers, () if snapshot.settings.redis is None else snapshot.settings.redis.secrets
+        )
         self.notifications.swap(snapshot.providers)
         await self._upstreams.swap(snapshot.services.values())
         self._unseen &= set(snapshot.providers)
@@ -271,7 +283,7 @@ def _needs_restart(old: Settings, new: Settings) -> list[str]:
         "admin.listen": _admin_at(old) != _admin_at(new),
         "events.listen": _events_at(old) != _events_at(new),
         "limits": old.limits != new.limits,
-        "cache": (old.max_entries, old.revocation_ttl) != (new.max_entries, new.revocation_ttl),
+        "cache": (old.max_entries, old.revocation_ttl, old.redis) != (new.max_entries, new.revocation_ttl, new.redis),
         "log": (old.log_format, old.access_log) != (new.log_format, new.access_log),
     }
     return [name for name, differs in changed.items() if differs]

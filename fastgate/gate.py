@@ -32,7 +32,7 @@ class Admission:
     """A head with an access token, in one snapshot; and the last answer to it, as long as that holds."""
 
     __slots__ = (
-        *("access", "answer", "begins", "ends", "entry", "fingerprint", "fresh_until", "head", "hits", "key", "route"),
+        *("access", "answer", "begins", "ends", "entry", "fingerprints", "fresh_until", "head", "hits", "key", "route"),
         *("snapshot", "token"),
     )
 
@@ -47,7 +47,7 @@ class Admission:
         self.answer: Forward | Reply | None = None
         """Holds while `entry` is current, before `fresh_until` (monotonic), from `begins` to `ends` (wall seconds)."""
         self.entry: Entry | None = None
-        self.fingerprint = b""
+        self.fingerprints: tuple[bytes, ...] = ()
         """Under which the token would be revoked; once it was looked for."""
         self.fresh_until = self.begins = self.ends = 0.0
         self.hits: list[int] = []
@@ -115,9 +115,9 @@ class Gate:
         return None if entry is None else self._decide_anew(admission, entry)
 
     def _is_revoked(self, admission: Admission) -> bool:
-        if not admission.fingerprint:
-            admission.fingerprint = self._tokens.fingerprint(admission.token)
-        return admission.fingerprint in self._revoked
+        if not admission.fingerprints:
+            admission.fingerprints = self._tokens.fingerprints(admission.token)
+        return any(each in self._revoked for each in admission.fingerprints)
 
     def _decide_anew(self, admission: Admission, entry: Entry) -> Forward | Reply | None:
         access = admission.access

@@ -93,10 +93,14 @@ class Stats:
         "heads_refused",
         "introspection_seconds",
         "introspections",
+        "leases",
+        "marks",
         "notices",
+        "redis_errors",
         "requests",
         "requests_active",
         "revocations",
+        "shared_up",
         "splices",
         "upstream_connections",
         "upstream_retries",
@@ -124,6 +128,12 @@ class Stats:
         )
         self.revocations = Counter("fastgate_revocations", "Revocations taken.", "kind")
         self.splices = Counter("fastgate_splices", "Large bodies passed from socket to socket.")
+        self.leases = Counter("fastgate_leases", "Token loads that other workers and hosts share in.", "outcome")
+        self.marks = Counter("fastgate_marks", "Revocations sent to and received from others.", "outcome")
+        self.redis_errors = Counter("fastgate_redis_errors", "Failed operations of the shared tier.", "kind")
+        self.shared_up = Counter(
+            "fastgate_shared_up", "Whether the shared tier is used now (1) or bypassed (0).", "backend", kind="gauge"
+        )
         self.upstream_seconds = Histogram(
             "fastgate_upstream_seconds", "Time from a forwarded head to the answer's head.", "service"
         )

@@ -1,6 +1,7 @@
 """Asking the authorization server about a token (RFC 7662): only here does a token leave the process."""
 
 import asyncio
+import math
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,17 +71,26 @@ class Introspector:
             "waiting": self._lanes.waiting,
         }
 
-    async def introspect(self, token: str, *, known: bool = False) -> TokenState:
+    def refuses(self, *, known: bool) -> bool:
+        """Whether nothing would be sent now."""
+        try:
+            self._refuse(known=known)
+        except IntrospectionError:
+            return True
+        return False
+
+    async def introspect(self, token: str, *, known: bool = False, seconds: float = math.inf) -> TokenState:
         """Ask about `token`; one `known` to have been active is not held back by a flood of unknown ones.
 
-        The provider's timeout covers everything: waiting, discovery, connecting, a retry, reading.
+        The provider's timeout, or `seconds` where that is less, covers everything: waiting, discovery,
+        connecting, a retry, reading.
         Raises IntrospectionError, also when nothing was sent (OVERLOADED, or UNAVAILABLE during a pause).
         """
         name = self.provider.name
         started = self._clock.monotonic()
         with self._in_use():
             try:
-                state = await self._in_time(token, known=known)
+                state = await self._in_time(token, min(seconds, self.provider.timeout), known=known)
             except IntrospectionError as error:
                 self._stats.introspections.add(name, str(error.kind))
                 self._health.failed(error)
@@ -142,14 +152,14 @@ class Introspector:
             if not self._open:
                 self._idle.set()
 
-    async def _in_time(self, token: str, *, known: bool) -> TokenState:
+    async def _in_time(self, token: str, seconds: float, *, known: bool) -> TokenState:
         self._refuse(known=known)
         try:
-            async with asyncio.timeout(self.provider.timeout), self._lanes.slot(known=known):
+            async with asyncio.timeout(seconds), self._lanes.slot(known=known):
                 self._refuse(known=known)
                 return await self._ask(token)
         except TimeoutError:
-            raise IntrospectionError(Cannot.TIMEOUT, f"no answer within {self.provider.timeout:g} s") from None
+            raise IntrospectionError(Cannot.TIMEOUT, f"no answer within {seconds:.3g} s") from None
 
     def _refuse(self, *, known: bool) -> None:
         """Raise when nothing may be sent now. Called twice: a queue outlives what let its questions in."""
