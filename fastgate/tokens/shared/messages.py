@@ -6,7 +6,6 @@ from typing import Final
 
 from redis.asyncio.connection import AbstractConnection
 
-from fastgate.tokens.shared.faults import Fault, RedisError
 
 Receive = Callable[[bytes], None]
 MESSAGE: Final = b"message"
@@ -42,8 +41,8 @@ class Messages:
                 self._receivers[said[1]](said[2])
 
     async def ping(self) -> None:
-        """See that the connection lives. Raises RedisError when the ping before was not answered."""
+        """See that the connection lives. Raises TimeoutError when the ping before was not answered."""
         if self._unanswered:
-            raise RedisError(Fault.TIMEOUT)
+            raise TimeoutError
         self._unanswered = True
         await self._connection.send_command("PING")

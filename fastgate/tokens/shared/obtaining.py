@@ -58,9 +58,7 @@ class Obtaining:
         if not self._session.up:
             self._stats.cache_misses.add("shared", "bypassed")
             return await self._alone(question)
-        provider = question.provider
-        name = f"{provider.name}:{{{question.key.hex()}}}"
-        place = Place(f"{self._prefix}:state:{name}", f"{self._prefix}:lease:{name}")
+        place = self._place(question)
         try:
             known = await self._look(question, place)
         except RedisError:
@@ -75,6 +73,10 @@ class Obtaining:
     async def close(self) -> None:
         """Finish what is being told to others: each has its deadline."""
         await asyncio.gather(*self._landing)
+
+    def _place(self, question: Question) -> Place:
+        name = f"{question.provider.name}:{{{question.key.hex()}}}"
+        return Place(f"{self._prefix}:state:{name}", f"{self._prefix}:lease:{name}")
 
     # --- looking ------------------------------------------------------------------------------------------
 

@@ -42,14 +42,16 @@ class Session:
         self._stats = stats
         self._up = asyncio.Event()
         self._tried = asyncio.Event()
+        self._ending = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
-        self._quiet: dict[Fault, float] = {}
-        """Until when nothing more is logged about a fault."""
+        self._quiet: dict[tuple[str, Fault], float] = {}
+        """Until when an event is not logged again."""
         self._told = True
         """Whether it was logged that things are not as they should be: then it is, too, when they are again."""
         self.fault: Fault | None = None
         """Why the shared tier is bypassed, or not written to; None when all is well."""
+        self._unwritten: Fault | None = None
 
     @property
     def up(self) -> bool:
@@ -88,6 +90,7 @@ class Session:
 
     async def close(self) -> None:
         """End it."""
+        self._ending.set()
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
@@ -105,7 +108,9 @@ class Session:
             except RedisError as error:
                 self._bypass(error.fault)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
-                self._bypass(fault_of(error))
+                fault = fault_of(error)
+                self._stats.redis_errors.add(str(fault))
+                self._bypass(fault)
             pause = PAUSE_SECONDS if loop.time() - began > STEADY_SECONDS else min(2 * pause, PAUSE_SECONDS_MAX)
             await asyncio.sleep(pause * _chance.uniform(0.75, 1.0))
 
@@ -167,9 +172,9 @@ class Session:
                 raise
             fault = error.fault
         self._line.writable = fault is None
-        if fault is not None and fault is not self.fault:
+        if fault is not None and fault is not self._unwritten:
             self._say("shared_tier_not_written", fault)
-        self.fault = fault
+        self.fault = self._unwritten = fault
 
     def _use(self) -> None:
         self._up.set()
@@ -177,7 +182,7 @@ class Session:
         self._show()
         if self._told:
             self._told = False
-            log.info("shared_tier_in_use", **self._labels())
+            log.info("shared_tier_in_use", written=self._line.writable, **self._labels())
 
     def _bypass(self, fault: Fault) -> None:
         self.fault = fault
@@ -187,8 +192,8 @@ class Session:
 
     def _say(self, event: str, fault: Fault) -> None:
         now = asyncio.get_running_loop().time()
-        if now >= self._quiet.get(fault, now):
-            self._quiet[fault] = now + QUIET_SECONDS
+        if now >= self._quiet.get((event, fault), now):
+            self._quiet[event, fault] = now + QUIET_SECONDS
             self._told = True
             log.warning(event, kind=str(fault), advice=ADVICE[fault], **self._labels())
 
@@ -207,5 +212,7 @@ class Session:
         task.add_done_callback(self._closing.discard)
 
     async def _close_later(self, way: Way) -> None:
-        await asyncio.sleep(2 * self._redis.timeout)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * self._redis.timeout):
+                await self._ending.wait()
         await way.close()
