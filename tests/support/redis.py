@@ -191,13 +191,26 @@ class Replicated:
 class Cluster:
     """Three masters that share the slots."""
 
-    def __init__(self) -> None:
-        self.nodes = [
-            Redis("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", str(free_port()))
-            for _ in range(3)
-        ]
+    def __init__(self, tls: Path | None = None) -> None:
+        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
+        options += [] if tls is None else ["--tls-cluster", "yes"]
+        self.nodes = [Redis(*options, "--cluster-port", str(free_port()), tls=tls) for _ in range(3)]
         addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
-        run("the cluster", tool("redis-cli", HINT), "--cluster", "create", *addresses, "--cluster-yes", timeout=60)
+        over = (
+            ()
+            if tls is None
+            else ("--tls", "--insecure", "--cert", str(tls / "ours.pem"), "--key", str(tls / "ours.pem"))
+        )
+        run(
+            "the cluster",
+            tool("redis-cli", HINT),
+            *over,
+            "--cluster",
+            "create",
+            *addresses,
+            "--cluster-yes",
+            timeout=60,
+        )
         for node in self.nodes:
             until(lambda node=node: b"cluster_state:ok" in node.call("CLUSTER", "INFO"), "the cluster")
 

@@ -48,10 +48,15 @@ class Way:
 
     async def close(self) -> None:
         """Close every connection, also those that are in use."""
-        for close in (self.messages.disconnect(nowait=True), self.client.aclose()):
+        closing = [self.messages.disconnect(nowait=True), self.client.aclose()]
+        if isinstance(self.client, RedisCluster):
+            # While it wants to look its nodes up again, it takes itself for closed.
+            nodes = self.client.nodes_manager
+            closing += [node.disconnect() for node in (*nodes.nodes_cache.values(), *nodes.startup_nodes.values())]
+        for each in closing:
             with suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS):
-                    await close
+                    await each
 
 
 class Ways:
@@ -120,15 +125,18 @@ class Ways:
             for node in client.startup_nodes:
                 node.connection_class = _TlsConnection
                 node.connection_kwargs["tls"] = redis.tls
+        over = _over(redis.tls)
+        made = over.pop("connection_class")
+        options = {"username": redis.username, "password": redis.password, **over, **_PLAIN}
+        way = Way(client, made(**options))
         try:
             await client.initialize()
         except BaseException:
-            await client.aclose()
+            await way.close()
             raise
         node = _chance.choice(client.get_primaries())
-        options = {"host": node.host, "port": node.port, "username": redis.username, "password": redis.password}
-        over = _over(redis.tls)
-        return await _met(Way(client, over.pop("connection_class")(**over, **options, **_PLAIN)))
+        way.messages = made(host=node.host, port=node.port, **options)
+        return await _met(way)
 
 
 class _TlsConnection(Connection):

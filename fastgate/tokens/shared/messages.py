@@ -6,7 +6,6 @@ from typing import Final
 
 from redis.asyncio.connection import AbstractConnection
 
-
 Receive = Callable[[bytes], None]
 MESSAGE: Final = b"message"
 PONG: Final = b"pong"
