@@ -37,6 +37,9 @@ BREAKING: Final = frozenset(
 )
 """After one of these Redis is left alone until it answers again."""
 
+UNWRITABLE: Final = frozenset({Fault.READ_ONLY, Fault.PERMISSION, Fault.OUT_OF_MEMORY})
+"""After one of these nothing is written until a small write has succeeded."""
+
 ADVICE: Final = {
     Fault.BYPASSED: "it is out of reach",
     Fault.TIMEOUT: "is it overloaded, stopped, or far away? `cache.redis.timeout` says how long one operation may take",

@@ -9,7 +9,7 @@ from redis.exceptions import NoScriptError
 from fastgate.stats import Stats
 from fastgate.tokens.shared.clients import CONNECTIONS_MAX, Client
 from fastgate.tokens.shared.deadline import Deadline
-from fastgate.tokens.shared.faults import BREAKING, Fault, RedisError, fault_of, fault_of_text
+from fastgate.tokens.shared.faults import BREAKING, UNWRITABLE, Fault, RedisError, fault_of, fault_of_text
 from fastgate.tokens.shared.scripts import Script
 
 T = TypeVar("T")
@@ -86,9 +86,11 @@ class Line:
     def failed(self, fault: Fault, client: Client | None) -> RedisError:
         """Count a fault, and close the line when it is one of those."""
         self._stats.redis_errors.add(str(fault))
-        moved = fault is Fault.READ_ONLY and self.writable
-        if (fault in BREAKING or moved) and client is self._client:
-            self.close(fault)
+        if client is self._client:
+            moved = fault is Fault.READ_ONLY and self.writable
+            self.writable = self.writable and fault not in UNWRITABLE
+            if fault in BREAKING or moved:
+                self.close(fault)
         return RedisError(fault)
 
     def _slot(self) -> asyncio.Semaphore:

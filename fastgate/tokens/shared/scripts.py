@@ -84,6 +84,7 @@ PUSH: Final = Script("""
 local room = tonumber(ARGV[2])
 local known = redis.pcall('HLEN', KEYS[1])
 if type(known) == 'table' then
+  if not string.find(known.err, 'WRONGTYPE', 1, true) then return {'refused', known.err} end
   redis.pcall('DEL', KEYS[1])
   known = 0
 end

@@ -86,7 +86,8 @@ class Session:
     def status(self) -> dict[str, Any]:
         """For the status page."""
         problem = None if self.fault is None else str(RedisError(self.fault))
-        return {"reachable": self.up, "writable": self.up and self.writable, "problem": problem}
+        errors = {kind: count for (kind,), count in self._stats.redis_errors.values.items()}
+        return {"reachable": self.up, "writable": self.up and self.writable, "problem": problem, "errors": errors}
 
     async def close(self) -> None:
         """End it."""

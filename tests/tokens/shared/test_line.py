@@ -70,8 +70,9 @@ async def test_a_storm_of_cancellations(redis, line_to, latency):
         assert line._slots._value == line._size  # every slot was given back
 
 
-async def test_more_connections_as_they_are_needed(redis, line_to):
+async def test_more_connections_as_they_are_needed(redis, line_to, monkeypatch):
     """R3: from a few to a bound, one after the other."""
+    monkeypatch.setattr(lines, "GROW_SECONDS", 0.0)
     async with Chaos(redis.port) as way:
         line = await line_to(redis.settings(timeout=5.0, addresses=(("127.0.0.1", way.port),)))
         assert line._size == lines.SLOTS_FIRST

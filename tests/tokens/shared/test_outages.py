@@ -215,7 +215,7 @@ async def test_redis_is_full(own_redis, tokens_of, worker):
     for number in range(1, 5):
         assert await one.active(f"t{number}")
     assert one.up
-    assert one.count("redis_errors", "out_of_memory") == 4
+    assert one.status["errors"] == {"out_of_memory": 1}  # the first one; the others did not try
     three = await worker(own_redis)
     assert three.status == {
         **three.status,
@@ -249,6 +249,7 @@ async def test_redis_fills_up_while_we_ask(own_redis, tokens_of, idp, worker):
     assert one.count("redis_errors", "out_of_memory") == 1
 
 
+LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 ACL = ["reset", "on", ">pass", "~*", "&*", "+@all"]
 
 
@@ -294,10 +295,12 @@ async def test_a_user_with_no_more_than_is_needed(own_redis, tokens_of, worker):
 
 NEEDED = ["reset", "on", ">pass", "~fastgate:*", "&fastgate:*"]
 NEEDED += ["+evalsha", "+eval", "+ping", "+subscribe", "+publish", "+get", "+set", "+del", "+pttl", "+append"]
-NEEDED += ["+getrange", "+pexpire", "+hget", "+hmget", "+hset", "+hlen", "+hexists", "+hdel", "+hscan"]
+NEEDED += ["+getrange", "+pexpire", "+hmget", "+hset", "+hlen", "+hexists", "+hdel", "+hscan"]
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"-ERR unknown\r\n" * 50, b"\x00" * 4096, b""])
+@pytest.mark.parametrize(
+    "answer", [LOADING * 50, b"HTTP/1.1 400 Bad Request\r\n\r\n", b"-ERR unknown\r\n" * 50, b"\x00" * 4096, b""]
+)
 async def test_something_else_listens_there(tokens_of, idp, worker, answer):
     """R6, P6: whatever it says, it is no Redis."""
 
@@ -310,5 +313,6 @@ async def test_something_else_listens_there(tokens_of, idp, worker, answer):
     port = server.sockets[0].getsockname()[1]
     one = await worker(Settings(kind="server", addresses=(("127.0.0.1", port),), secrets=("0123456789abcdef",)))
     assert not one.up
+    assert answer[:8] != LOADING[:8] or one.status["problem"].startswith("loading")
     assert await one.active("t0")
     server.close()

@@ -1,6 +1,8 @@
 """A token that one worker asked about is known to all: what is written, what is believed, for how long."""
 
 import asyncio
+import subprocess
+import sys
 import time
 
 import pytest
@@ -221,3 +223,10 @@ async def test_an_answer_that_is_too_large_to_share(redis, idp, worker):
         await one.landed()
         assert one.count("cache_misses", "shared", "too_large") == 1
     assert redis.keys("fastgate:[sl]*") == []
+
+
+def test_what_is_loaded_without_a_shared_tier():
+    """Neither redis nor what comes with it: memory that nobody uses."""
+    code = "import sys, fastgate.app; print({'redis', 'aiocache', 'cryptography'} & set(sys.modules) or 'none')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "none"
