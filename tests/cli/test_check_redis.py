@@ -111,9 +111,11 @@ async def test_one_that_is_too_slow(connected, redis):
 
 
 async def test_a_cluster(connected):
-    """R4: the same, on every kind."""
+    """R4, R6: the same, with two commands more."""
     with real(Cluster) as cluster:
+        for node in cluster.nodes:
+            node.call("ACL", "SETUSER", "gate", *NEEDED, "+cluster|slots", "+command")
         addresses = ",".join(f"127.0.0.1:{node.port}" for node in cluster.nodes)
-        status, line = await connected(f"redis+cluster://{addresses}")
+        status, line = await connected(f"redis+cluster://gate:pass@{addresses}")
         assert (status, line.split()) == (0, ["ok", "redis", "cluster", f"({addresses})"])
         assert cluster.keys() == []

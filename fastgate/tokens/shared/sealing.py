@@ -64,12 +64,11 @@ class Keyring:
         return tuple(key.fingerprint for key in self._keys)
 
     def take(self, secrets: Sequence[str]) -> bool:
-        """Put other secrets first; those before still open. Returns whether anything changed."""
+        """Put other secrets first; those before still open. Returns whether another one seals now."""
         keys = [_derived(secret) for secret in secrets]
         keys += [key for key in self._keys if key not in keys]
-        changed = keys[:KEYS_MAX] != self._keys
-        self._keys = keys[:KEYS_MAX]
-        return changed
+        former, self._keys = self._keys[0], keys[:KEYS_MAX]
+        return self._keys[0] != former
 
     def seal(self, purpose: bytes, name: bytes, plain: bytes) -> bytes:
         """Seal `plain` for one place: version, key id, nonce, ciphertext and tag."""

@@ -115,7 +115,7 @@ async def test_revoked_while_it_is_asked_about(redis, tokens_of, idp, worker):
         await asyncio.gather(*asking)
         await three.tokens.told()
         claim = "sub" if "sub" in what else "token"
-        name = value if claim == "sub" else three.tokens.revoking._fingerprints(value)[0].hex()
+        name = value if claim == "sub" else three.tokens.revoking.fingerprints(value)[0].hex()
         for each in (one, two, three):
             await knows(each, claim, name)
             assert await each.get(value) is INACTIVE
