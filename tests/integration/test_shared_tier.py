@@ -34,7 +34,7 @@ def redis():
 @pytest.fixture
 async def gateways(idp, upstream, redis):
     """Four gateways, and patience for a busy machine."""
-    shared = {"redis": {"url": redis.url, "secrets": [SECRET], "timeout": "500ms"}}
+    shared = {"redis": {"url": redis.url, "secrets": [SECRET], "timeout": "1s"}}
     made = config(idp, upstream, cache=shared, identity_providers={"idp": provider(idp, timeout="10s")})
     async with AsyncExitStack() as stack:
         yield await asyncio.gather(*(stack.enter_async_context(Gateway(made)) for _ in range(COUNT)))

@@ -60,7 +60,7 @@ class Redis:
 
     def settings(self, **changes: Any) -> Settings:
         """Describe it for a shared tier, with patience for a busy machine."""
-        plain = {"kind": "server", "addresses": (("127.0.0.1", self.port),), "secrets": (SECRET,), "timeout": 0.5}
+        plain = {"kind": "server", "addresses": (("127.0.0.1", self.port),), "secrets": (SECRET,), "timeout": 2.0}
         return Settings(**{**plain, **changes})
 
     def start(self) -> None:

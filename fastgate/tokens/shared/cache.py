@@ -49,7 +49,7 @@ class RedisStates(BaseCache):  # type: ignore[misc]  # aiocache has no types
         Raises LeaseLostError, and RedisError (those who wait are told all the same when only writing was refused).
         """
         arguments: list[bytes | str | int] = [terms.claim, how, value, terms.message, terms.waiter_size, terms.channel]
-        outcome, *error = await self._line.script(LAND, [key, terms.lease], arguments)
+        outcome, *error = await self._line.script(LAND, [key, terms.lease], arguments, urgent=True)
         if outcome == b"lost":
             raise LeaseLostError("somebody else took over")
         if outcome == b"refused":

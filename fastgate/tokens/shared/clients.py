@@ -18,8 +18,12 @@ from redis.exceptions import RedisError
 
 from fastgate.model import Redis
 
-CONNECTIONS_MAX: Final = 32
+SLOTS_FIRST: Final = 4
+SLOTS_MAX: Final = 32
 """Operations under way at once, each on a connection of its own: a slow one holds up no other."""
+SLOTS_URGENT: Final = 8
+"""Apart from those: for what others wait for, or would take for dead; it never stands in a queue behind questions."""
+CONNECTIONS_MAX: Final = SLOTS_MAX + SLOTS_URGENT + 1
 CONNECT_SECONDS: Final = 1.0
 """For connecting, TLS and logging in; whoever waits for an operation has a shorter deadline of his own."""
 SENTINEL_SECONDS: Final = 0.25
@@ -44,7 +48,8 @@ class Way:
         if isinstance(self.client, RedisCluster):
             await self.client.ping(target_nodes=RedisCluster.PRIMARIES)
         else:
-            await self.client.ping()
+            # At once, so that these connections are there before somebody waits for them.
+            await asyncio.gather(*(self.client.ping() for _ in range(SLOTS_FIRST)))
 
     async def close(self) -> None:
         """Close every connection, also those that are in use."""
@@ -71,7 +76,7 @@ class Ways:
         if self._redis.kind == "cluster":
             return await self._cluster()
         options = await self._options()
-        pool = ConnectionPool(max_connections=CONNECTIONS_MAX + 1, **options)
+        pool = ConnectionPool(max_connections=CONNECTIONS_MAX, **options)
         made = options.pop("connection_class")
         return await _met(Way(RedisClient.from_pool(pool), made(**options)))
 
@@ -116,7 +121,7 @@ class Ways:
             startup_nodes=[ClusterNode(host, port) for host, port in redis.addresses],
             username=redis.username,
             password=redis.password,
-            max_connections=CONNECTIONS_MAX + 1,
+            max_connections=CONNECTIONS_MAX,
             **_PLAIN,
         )
         if redis.tls is not None:

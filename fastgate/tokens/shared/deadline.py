@@ -5,19 +5,21 @@ from types import TracebackType
 from typing import Final, Self
 
 LATE: Final = 0.005
-"""Seconds. A timer that fires later than this says that the event loop stood still, not that the peer is slow."""
+"""Seconds. A timer that fires later than this says that the event loop is behind, not that the peer is slow."""
 GRACE: Final = 0.02
 """Seconds for the answer that may have arrived meanwhile to be read."""
+GRACES_MAX: Final = 5
+"""Times that this is granted while the loop stays behind."""
 
 
 class Deadline:
-    """As `asyncio.timeout`; when the loop stood still past the end, what has arrived is read first."""
+    """As `asyncio.timeout`; when the loop is behind at the end, what has arrived is read first."""
 
-    __slots__ = ("_forgiven", "_loop", "_scope", "_seconds", "_timer", "_when")
+    __slots__ = ("_graces", "_loop", "_scope", "_seconds", "_timer", "_when")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._forgiven = False
+        self._graces = 0
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -37,8 +39,8 @@ class Deadline:
         self._timer = self._loop.call_later(seconds, self._due)
 
     def _due(self) -> None:
-        if self._loop.time() - self._when > LATE and not self._forgiven:
-            self._forgiven = True
+        if self._loop.time() - self._when > LATE and self._graces < GRACES_MAX:
+            self._graces += 1
             self._arm(GRACE)
         else:
             self._scope.reschedule(self._loop.time())

@@ -24,6 +24,8 @@ LEASE_SECONDS: Final = 0.75
 LEASE_SECONDS_MIN: Final = 0.1
 RENEWALS: Final = 4
 """Times that a lease is renewed while it lasts: an owner that stands still for a moment keeps it."""
+RENEWED_TOGETHER: Final = 64
+"""Leases that are renewed in one operation, where all keys are on one server."""
 LEASE_SIZE_MAX: Final = 4096
 """Octets, with everybody who waits; whoever does not fit in looks again when the lease ends."""
 WAITER_SIZE: Final = 16
@@ -83,14 +85,24 @@ class Leases:
     """Claims, renews and ends leases; reads what owners tell."""
 
     def __init__(
-        self, line: Line, states: RedisStates, keyring: Keyring, prefix: str, clock: Clock, stats: Stats
+        self,
+        line: Line,
+        states: RedisStates,
+        keyring: Keyring,
+        prefix: str,
+        clock: Clock,
+        stats: Stats,
+        *,
+        together: bool,
     ) -> None:
+        """`together`: one operation may touch several leases, as all keys are on one server."""
         self._line = line
         self._states = states
         self._keyring = keyring
         self._clock = clock
         self._stats = stats
         self._channel = f"{prefix}:to:"
+        self._together = together
         self.waiter = os.urandom(WAITER_SIZE // 2).hex()
         """Our name among those who wait."""
         self._held: dict[bytes, Lease] = {}
@@ -151,16 +163,22 @@ class Leases:
     async def _renew_all(self) -> None:
         """Renew what is held, again and again, until nothing is."""
         while self._held:
-            await asyncio.sleep(min(lease.seconds for lease in self._held.values()) / RENEWALS)
-            await asyncio.gather(*map(self._renew, list(self._held.values())))
+            seconds = min(lease.seconds for lease in self._held.values())
+            await asyncio.sleep(seconds / RENEWALS)
+            held = list(self._held.values())
+            size = RENEWED_TOGETHER if self._together else 1
+            await asyncio.gather(*(self._renew(held[at : at + size]) for at in range(0, len(held), size)))
 
-    async def _renew(self, lease: Lease) -> None:
-        arguments: list[bytes | str | int] = [lease.claim, _milliseconds(lease.seconds)]
+    async def _renew(self, leases: list[Lease]) -> None:
+        seconds = max(lease.seconds for lease in leases)
+        arguments: list[bytes | str | int] = [_milliseconds(seconds), *(lease.claim for lease in leases)]
         try:
-            if not await self._line.script(RENEW, [lease.place.lease], arguments):
-                self._held.pop(lease.claim, None)
+            renewed = await self._line.script(RENEW, [lease.place.lease for lease in leases], arguments, urgent=True)
         except RedisError:
             return  # the line says so to everybody
+        for lease, in_force in zip(leases, renewed, strict=True):
+            if not in_force:
+                self._held.pop(lease.claim, None)
 
     # --- its end ------------------------------------------------------------------------------------------
 

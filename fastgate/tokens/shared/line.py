@@ -7,14 +7,13 @@ from typing import Any, Final, TypeVar
 from redis.exceptions import NoScriptError
 
 from fastgate.stats import Stats
-from fastgate.tokens.shared.clients import CONNECTIONS_MAX, Client
+from fastgate.tokens.shared.clients import SLOTS_FIRST, SLOTS_MAX, SLOTS_URGENT, Client
 from fastgate.tokens.shared.deadline import Deadline
 from fastgate.tokens.shared.faults import BREAKING, UNWRITABLE, Fault, RedisError, fault_of, fault_of_text
 from fastgate.tokens.shared.scripts import Script
 
 T = TypeVar("T")
 
-SLOTS_FIRST: Final = 4
 GROW_SECONDS: Final = 0.005
 """Between two new slots, so that connections are made one after the other and not in a crowd."""
 
@@ -22,7 +21,10 @@ GROW_SECONDS: Final = 0.005
 class Line:
     """Where operations go. While it is closed they fail without being tried; `broken` says that it closed itself."""
 
-    __slots__ = ("_client", "_grow_at", "_loop", "_size", "_slots", "_stats", "_timeout", "broken", "fault", "writable")
+    __slots__ = (
+        *("_client", "_grow_at", "_loop", "_size", "_slots", "_stats", "_timeout", "_urgent"),
+        *("broken", "fault", "writable"),
+    )
 
     def __init__(self, timeout: float, stats: Stats) -> None:
         """`timeout` in seconds, for one operation, waiting for a connection included. Made inside the loop."""
@@ -44,6 +46,7 @@ class Line:
         self._client = client
         self._size = SLOTS_FIRST
         self._slots = asyncio.Semaphore(SLOTS_FIRST)
+        self._urgent = asyncio.Semaphore(SLOTS_URGENT)
         self._grow_at = 0.0
         self.broken.clear()
 
@@ -54,21 +57,23 @@ class Line:
             self.fault = fault
             self.broken.set()
 
-    async def run(self, operation: Callable[[Client], Awaitable[T]]) -> T:
+    async def run(self, operation: Callable[[Client], Awaitable[T]], *, urgent: bool = False) -> T:
         """Do one thing. Raises RedisError, within the deadline."""
         client = self._client
         if client is None:
             raise RedisError(Fault.BYPASSED)
         waiting = True
         try:
-            async with Deadline(self._timeout), self._slot():
+            async with Deadline(self._timeout), self._urgent if urgent else self._slot():
                 waiting = False
                 return await operation(client)
         except Exception as error:  # noqa: BLE001 - also what a library raises by mistake
             fault = Fault.BYPASSED if waiting and isinstance(error, TimeoutError) else fault_of(error)
         raise self.failed(fault, client)
 
-    async def script(self, script: Script, keys: list[str], arguments: list[bytes | str | int]) -> Any:
+    async def script(
+        self, script: Script, keys: list[str], arguments: list[bytes | str | int], *, urgent: bool = False
+    ) -> Any:
         """Run a script of ours. Raises RedisError, also for an error that the script passes on."""
 
         async def operation(client: Client) -> Any:
@@ -77,7 +82,7 @@ class Line:
             except NoScriptError:
                 return await client.eval(script.text, len(keys), *keys, *arguments)
 
-        return await self.run(operation)
+        return await self.run(operation, urgent=urgent)
 
     def refused(self, error: bytes) -> RedisError:
         """Take note of an error that Redis gave to a script."""
@@ -95,7 +100,7 @@ class Line:
 
     def _slot(self) -> asyncio.Semaphore:
         now = self._loop.time()
-        if self._slots.locked() and self._size < CONNECTIONS_MAX and now >= self._grow_at:
+        if self._slots.locked() and self._size < SLOTS_MAX and now >= self._grow_at:
             self._size += 1
             self._grow_at = now + GROW_SECONDS
             self._slots.release()

@@ -60,7 +60,7 @@ async def _try(redis: Redis, way: Way) -> None:
         await _script(line, "reading", LOOK, [state], [])
         for _ in range(2):  # the second time somebody else holds it
             await _script(line, "leasing", CLAIM, [f"{state}:none", lease], list(claim))
-        renewed = await _script(line, "leasing", RENEW, [lease], [b"claim", 5000])
+        renewed = await _script(line, "leasing", RENEW, [lease], [5000, b"claim"])
         await _script(line, "leasing", LAND, [state, lease], list(landing))
         with suppress(TimeoutError):
             await asyncio.wait_for(came, MESSAGE_SECONDS)
@@ -72,7 +72,7 @@ async def _try(redis: Redis, way: Way) -> None:
         await _step("revoking", line.run(lambda client: client.hdel(ledger, "id")))
         await _step("deleting", line.run(lambda client: client.delete(state)))
         await _step("deleting", line.run(lambda client: client.delete(tag)))
-    if not renewed or checked != [b"tag", [b"mark"]]:
+    if renewed != [1] or checked != [b"tag", [b"mark"]]:
         raise _Trouble(f"reading what was written: {ADVICE[Fault.PERMISSION]}")
     if not came.done() or came.cancelled():
         raise _Trouble(f"receiving a message: none came; {ADVICE[Fault.PERMISSION]}")

@@ -46,11 +46,18 @@ return {'held', held, redis.call('PTTL', KEYS[2])}
 instead, the most octets of a lease."""
 
 RENEW: Final = Script("""
-local held = redis.pcall('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
-if held ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+local renewed = {}
+for at, key in ipairs(KEYS) do
+  local claim = ARGV[at + 1]
+  if redis.pcall('GETRANGE', key, 0, #claim - 1) == claim then
+    renewed[at] = redis.call('PEXPIRE', key, ARGV[1])
+  else
+    renewed[at] = 0
+  end
+end
+return renewed
 """)
-"""KEYS: lease. ARGV: the claim, its milliseconds."""
+"""KEYS: leases. ARGV: milliseconds, then the claim of each. Returns 1 for each that is in force."""
 
 LAND: Final = Script("""
 local held = redis.pcall('GET', KEYS[2])

@@ -33,7 +33,8 @@ class SharedTier:
         states = RedisStates(line, StateSerializer(self._keyring, clock))
         wakeups = Wakeups()
         self._book = book
-        self._leases = Leases(line, states, self._keyring, redis.prefix, clock, stats)
+        together = redis.kind != "cluster"
+        self._leases = Leases(line, states, self._keyring, redis.prefix, clock, stats, together=together)
         self._ledger = Ledger(line, self._keyring, redis.prefix, book, clock, stats)
         messages = Messages({self._leases.channel: wakeups.received, self._ledger.channel: self._ledger.received})
         self._session = Session(redis, line, messages, self._ledger, stats)

@@ -8,10 +8,17 @@ import pytest
 import trustme
 
 from fastgate.model import INACTIVE
+from fastgate.tokens.shared import leases
 from tests.conftest import real
 from tests.support.process import scratch
 from tests.support.redis import Cluster, Redis, Replicated
 from tests.tokens.shared.parts import soon
+
+
+@pytest.fixture(autouse=True)
+def patient_leases(monkeypatch):
+    """Many workers and servers on one busy machine: how soon a dead owner is noticed is not the point here."""
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 10.0)
 
 
 async def works(worker, settings, idp):
@@ -33,7 +40,7 @@ async def works(worker, settings, idp):
     return one, two
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def certificates():
     ca = trustme.CA()
     folder = scratch("redis-tls")
@@ -145,16 +152,25 @@ async def test_a_failover_by_sentinels(idp, worker):
         assert await one.tokens.told()
 
 
+async def test_a_url_of_the_wrong_kind(redis, idp, worker):
+    """P6: a single server is no Cluster, and no Sentinel."""
+    for kind in ("cluster", "sentinel"):
+        one = await worker(redis.settings(kind=kind, master="mymaster"))
+        assert not one.up
+        assert one.status["problem"].split(":")[0] in {"cluster", "refused", "protocol"}
+
+
 @pytest.fixture(scope="module")
-def cluster():
-    with real(Cluster) as started:
+def cluster(certificates):
+    """Give a Cluster that is reached over TLS only; the one of tests/cli has none."""
+    with real(lambda: Cluster(tls=certificates)) as started:
         yield started
 
 
-async def test_a_cluster_moves_slots(cluster, idp, worker):
+async def test_a_cluster_moves_slots(cluster, certificates, idp, worker):
     """R4: MOVED is followed."""
     idp.tokens |= {f"t{number}": {"exp": soon()} for number in range(100)}
-    one = await worker(cluster.settings(prefix="slots"))
+    one = await worker(cluster.settings(prefix="slots", tls=trusting(certificates)))
     for number in range(50):
         assert await one.active(f"t{number}")
     await one.landed()
@@ -170,9 +186,9 @@ async def test_a_cluster_moves_slots(cluster, idp, worker):
     await one.until(lambda: one.up)
 
 
-async def test_a_cluster_of_which_a_node_dies(cluster, idp, worker):
+async def test_a_cluster_of_which_a_node_dies(cluster, certificates, idp, worker):
     """R4: keys are spread, both keys of a token lie together, messages reach everybody; nobody fails."""
-    one, _ = await works(worker, cluster.settings(), idp)
+    one, _ = await works(worker, cluster.settings(tls=trusting(certificates)), idp)
     assert all(node.keys("fastgate:state:*") for node in cluster.nodes)
     assert len(cluster.keys()) >= 100
     cluster.nodes[2].kill()
@@ -187,17 +203,7 @@ async def test_a_cluster_of_which_a_node_dies(cluster, idp, worker):
         assert await one.active(f"u{number}")
 
 
-async def test_a_cluster_over_tls(certificates, idp, worker):
-    """T21: the context that was made once is used for every node."""
-    with real(lambda: Cluster(tls=certificates)) as cluster:
-        await works(worker, cluster.settings(tls=trusting(certificates)), idp)
-        unknown = await worker(cluster.settings(tls=ssl.create_default_context()))
-        assert not unknown.up
-
-
-async def test_a_url_of_the_wrong_kind(redis, idp, worker):
-    """P6: a single server is no Cluster, and no Sentinel."""
-    for kind in ("cluster", "sentinel"):
-        one = await worker(redis.settings(kind=kind, master="mymaster"))
-        assert not one.up
-        assert one.status["problem"].split(":")[0] in {"cluster", "refused", "protocol"}
+async def test_a_cluster_that_nobody_trusts(cluster, idp, worker):
+    """T21: the context that was made once holds for every node."""
+    unknown = await worker(cluster.settings(tls=ssl.create_default_context()))
+    assert not unknown.up
