@@ -190,7 +190,7 @@ async def test_hosts_whose_clocks_differ(redis, idp, worker, skew):
         assert len(idp.questions) == asked + 1
         assert right.count("cache_misses", "shared", "ahead" if skew > 0 else "stale") == 1
     else:
-        remembered = next(iter(right.world.memory._active.values()))
+        remembered = next(iter(right.world.memory._active.values())).remembered
         assert time.monotonic() - remembered.fetched_at >= 100.0
 
 
