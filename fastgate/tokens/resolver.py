@@ -48,12 +48,16 @@ class Tokens:
         clock: Clock,
         stats: Stats,
         revocations: Revocations,
+        fingerprint_key: bytes | None = None,
     ) -> None:
-        """Open nothing yet. Made inside the running loop."""
+        """Open nothing yet. Made inside the running loop.
+
+        `fingerprint_key` is shared by all workers of this host that exchange `marks`; None: there is one.
+        """
         self._memory = memory
         self._clock = clock
         self._stats = stats
-        self.revoking: Final = Revoking(memory, revocations, stats)
+        self.revoking: Final = Revoking(memory, revocations, stats, fingerprint_key)
         self.revoked = revocations.tokens
         """By fingerprint, the tokens that were revoked one by one; usually there are none."""
         self._flights: Flights[bytes, Learned] = Flights(stats.flights)
@@ -67,7 +71,7 @@ class Tokens:
     async def join(self, shared: "SharedTier") -> None:
         """Share with other workers and hosts from now on; returns when it is known what they revoked, or soon."""
         self.shared = shared
-        self.revoking.fingerprint_keys = shared.fingerprint_keys
+        self.revoking.share(shared.fingerprint_keys)
         await shared.start()
 
     # --- on every request ---------------------------------------------------------------------------------
@@ -179,7 +183,7 @@ class Tokens:
         self.revoking.swap(providers)
         if self.shared is not None:
             self.shared.rekey(secrets)
-            self.revoking.fingerprint_keys = self.shared.fingerprint_keys
+            self.revoking.share(self.shared.fingerprint_keys)
 
     async def meet(self) -> dict[str, IntrospectionError | None]:
         """Make first contact with every identity provider; what went wrong, by name."""

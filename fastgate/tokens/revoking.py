@@ -16,13 +16,17 @@ MAX_DIGEST_KEYS: Final = 64
 class Revoking:
     """The revocations in force and the memory that must not contradict them."""
 
-    def __init__(self, memory: MemoryTier, revocations: Revocations, stats: Stats) -> None:
+    def __init__(
+        self, memory: MemoryTier, revocations: Revocations, stats: Stats, fingerprint_key: bytes | None = None
+    ) -> None:
+        """`fingerprint_key` is that of all workers on this host; None: there is one."""
         self._memory = memory
         self._revocations = revocations
         self._stats = stats
         self._known: dict[bytes, IdentityProvider] = {}
         """By digest key, every provider under whose keys something may be remembered."""
-        self.fingerprint_keys: tuple[bytes, ...] = (os.urandom(32),)
+        self._own_key = os.urandom(32) if fingerprint_key is None else fingerprint_key
+        self._fingerprint_keys: tuple[bytes, ...] = (self._own_key,)
         """The first one is for new revocations of single tokens; shared with everybody who exchanges `marks`."""
 
     def __len__(self) -> int:
@@ -36,6 +40,10 @@ class Revoking:
             # Too many reloads ago to look everywhere for a token that is revoked: forget it all instead.
             self._known = {each.digest_key: each for each in providers.values()}
             self._memory.clear()
+
+    def share(self, fingerprint_keys: Iterable[bytes]) -> None:
+        """Exchange revocations with other hosts, too, who digest single tokens with these."""
+        self._fingerprint_keys = (*fingerprint_keys, self._own_key)
 
     # --- what is refused ----------------------------------------------------------------------------------
 
@@ -87,7 +95,7 @@ class Revoking:
 
     def fingerprints(self, token: str) -> tuple[bytes, ...]:
         """Digest the token alone: it stays revoked when a reload changes the keys of the memory."""
-        return tuple(fingerprint(token, key) for key in self.fingerprint_keys)
+        return tuple(fingerprint(token, key) for key in self._fingerprint_keys)
 
     # --- inside -------------------------------------------------------------------------------------------
 

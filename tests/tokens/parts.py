@@ -93,9 +93,9 @@ class World:
         self.revocations = Revocations(clock, ttl=86_400.0, max_entries=1000)
         self.tokens = None
 
-    def of(self, *providers):
+    def of(self, *providers, fingerprint_key=None):
         named = {each.name: each for each in providers}
-        self.tokens = Tokens(self.memory, named, self.clock, self.stats, self.revocations)
+        self.tokens = Tokens(self.memory, named, self.clock, self.stats, self.revocations, fingerprint_key)
         return self.tokens
 
     async def get(self, access, value):

@@ -769,8 +769,7 @@ async def test_marks_reach_another_worker(idp, clock, stats):
     idp.tokens["more"] = {"sub": "bob", "iat": NOW}
     access = access_to(provider_at(idp))
     worlds = World(clock, stats), World(clock, stats)
-    one, two = (world.of(access.provider) for world in worlds)
-    two.revoking.fingerprint_keys = one.revoking.fingerprint_keys
+    one, two = (world.of(access.provider, fingerprint_key=b"shared") for world in worlds)
     for value in ("good", "more"):
         assert isinstance(await two.resolve(access, bearer(value)), ActiveToken)
     one.revoke(token="good")

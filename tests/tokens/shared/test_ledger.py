@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from fastgate.model import INACTIVE, ActiveToken, Mark
+from fastgate.policy.digest import fingerprint
 from fastgate.tokens.revocation import RevocationsFullError
 from fastgate.tokens.shared import ledger, session
 from tests.support.chaos import Chaos
@@ -443,3 +444,17 @@ async def test_a_mark_lives_as_long_as_the_tokens_it_covers(brisk, redis, tokens
 def times(worker):
     mark = worker.tokens.revoking.mark("sub", "sub-of-a")
     return mark.at, mark.until
+
+
+async def test_workers_of_one_host_that_exchange_revocations_themselves(redis, tokens_of, worker):
+    """T24: what they digest with a key of the host's own is known to them, whatever is known in Redis."""
+    one, two = await worker(redis), await worker(redis)
+    for each in (one, two):
+        each.tokens.revoking._own_key = b"of this host"
+        each.tokens.revoking.share(each.shared.fingerprint_keys)
+    mark = Mark("token", fingerprint("a", b"of this host").hex(), int(time.time()), soon())
+    two.tokens.take([mark])
+    assert await two.get("a") is INACTIVE
+    one.tokens.revoke(token="b")
+    await two.until(lambda: two.count("marks", "received") == 1)
+    assert await two.get("b") is INACTIVE
