@@ -315,6 +315,8 @@ class IdentityProvider:
     """Introspections under way at once."""
     inactive_rate: float = 200.0
     """Inactive answers per second after which unknown tokens are held off; remembered and stale ones are not."""
+    failures: int = 5
+    """Failures in a row after which it is held off from."""
     digest_key: bytes = field(default=b"", repr=False)
     """Keys the digests of tokens; derived from everything static that can change this server's answer."""
     logouts: Notifier | None = None

@@ -91,6 +91,7 @@ class Stats:
         "flights",
         "forward_failures",
         "heads_refused",
+        "held_off",
         "introspection_seconds",
         "introspections",
         "leases",
@@ -116,6 +117,12 @@ class Stats:
         self.denials = Counter("fastgate_denials", "Requests refused by policy.", "route", "reason")
         self.introspections = Counter(
             "fastgate_introspections", "Questions to an identity provider.", "identity_provider", "outcome"
+        )
+        self.held_off = Counter(
+            "fastgate_identity_provider_held_off",
+            "Whether it is asked once a second only, as it fails every time.",
+            "identity_provider",
+            kind="gauge",
         )
         self.introspection_seconds = Histogram(
             "fastgate_introspection_seconds", "Time an introspection took.", "identity_provider"

@@ -113,6 +113,7 @@ def _provider(compiler: _Compiler, name: str, written: Provider) -> IdentityProv
         ttl_resurrect=written.cache_ttl_resurrect,
         concurrency=written.introspection_concurrency,
         inactive_rate=written.introspection_inactive_rate,
+        failures=written.introspection_failures,
         digest_key=digest_key,
         logouts=_logouts(written),
         security_events=_security_events(written),

@@ -153,6 +153,13 @@ class Provider(Section):
         ),
     ] = 0.0
     introspection_concurrency: Annotated[Count, Field(description="Questions under way at once.")] = 64
+    introspection_failures: Annotated[
+        Count,
+        Field(
+            description="Failures in a row (no answer, 5xx, 429, our credentials refused) after which new tokens get "
+            "503 at once, and one question of our own a second is asked until it is answered."
+        ),
+    ] = 5
     introspection_inactive_rate: Annotated[
         float,
         NotAFlag,

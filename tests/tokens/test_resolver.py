@@ -746,7 +746,14 @@ async def test_the_status(idp, world):
         "flights": 0,
         "revocations": 1,
         "identity_providers": {
-            "idp": {"reachable": True, "problem": None, "discovered": False, "under_way": 0, "waiting": 0}
+            "idp": {
+                "reachable": True,
+                "problem": None,
+                "held_off": False,
+                "discovered": False,
+                "under_way": 0,
+                "waiting": 0,
+            }
         },
     }
 
