@@ -23,7 +23,6 @@ from fastgate.model import (
 )
 from fastgate.policy import bearer, forwarding, replies, routing, verification
 from fastgate.policy.digest import token_key
-from fastgate.policy.freshness import fresh_until
 from fastgate.tokens.memory import Entry
 from fastgate.tokens.resolver import Tokens
 
@@ -121,14 +120,14 @@ class Gate:
 
     def _decide_anew(self, admission: Admission, entry: Entry) -> Forward | Reply | None:
         access = admission.access
-        state = self._tokens.fresh(access, entry)
+        state = self._tokens.fresh(access, entry, admission.token)
         if state is None:
             return None  # 7
         begins, ends = (0.0, inf) if state is INACTIVE else verification.window(state, access.policy)
         admission.answer = answer = self.decide(admission, state)
         admission.entry = entry if begins <= self._clock.now() < ends else None
         admission.begins, admission.ends = begins, ends
-        admission.fresh_until = fresh_until(entry.remembered, access.freshness)
+        admission.fresh_until = self._tokens.settled_until(access, entry)
         admission.hits = hits = self._tokens.hits_of(entry)
         hits[0] += 1
         return answer

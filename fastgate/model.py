@@ -311,6 +311,8 @@ class IdentityProvider:
     allow_http: bool = False
     freshness: Freshness = Freshness()
     ttl_resurrect: float = 0.0
+    ask_ahead: float = 0.0
+    """Seconds before its end that a remembered token in use is asked about again; 0: never."""
     concurrency: int = 64
     """Introspections under way at once."""
     inactive_rate: float = 200.0

@@ -129,7 +129,9 @@ class Stats:
         )
         self.cache_hits = Counter("fastgate_cache_hits", "Token states remembered.", "tier", "state")
         self.cache_misses = Counter("fastgate_cache_misses", "Token states not remembered.", "tier", "reason")
-        self.flights = Counter("fastgate_flights", "Token loads: started, or joined while under way.", "role")
+        self.flights = Counter(
+            "fastgate_flights", "Token loads: started, joined while under way, or ahead of need.", "role"
+        )
         self.notices = Counter(
             "fastgate_notices", "Logout tokens and security events that came.", "identity_provider", "kind", "outcome"
         )

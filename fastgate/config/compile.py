@@ -111,6 +111,7 @@ def _provider(compiler: _Compiler, name: str, written: Provider) -> IdentityProv
         allow_http=written.allow_http,
         freshness=Freshness(written.cache_ttl, written.cache_ttl_max, written.cache_ttl_neg),
         ttl_resurrect=written.cache_ttl_resurrect,
+        ask_ahead=written.cache_ask_ahead,
         concurrency=written.introspection_concurrency,
         inactive_rate=written.introspection_inactive_rate,
         failures=written.introspection_failures,

@@ -152,6 +152,13 @@ class Provider(Section):
             "`exp`, never after the server said inactive."
         ),
     ] = 0.0
+    cache_ask_ahead: Annotated[
+        Duration,
+        Field(
+            description="How long before its time is over a remembered token that is in use is asked about again, in "
+            "the background, so that no request has to wait; a fifth of its time at most, never past `exp`; 0: never."
+        ),
+    ] = 30.0
     introspection_concurrency: Annotated[Count, Field(description="Questions under way at once.")] = 64
     introspection_failures: Annotated[
         Count,

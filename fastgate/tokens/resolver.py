@@ -1,6 +1,7 @@
 """Tokens: from an access token to a token state, for every identity provider of the process."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +20,7 @@ from fastgate.model import (
     TokenState,
 )
 from fastgate.policy.digest import token_key
-from fastgate.policy.freshness import fresh_until, is_fresh, lifetime
+from fastgate.policy.freshness import ask_ahead, fresh_until, is_fresh, lifetime
 from fastgate.stats import Stats
 from fastgate.tokens.flight import Flights
 from fastgate.tokens.health import OUT_OF_REACH
@@ -32,6 +33,8 @@ from fastgate.tokens.shared.question import Learned, Question
 if TYPE_CHECKING:
     from fastgate.tokens.shared.tier import SharedTier  # loads redis, which not every gateway needs
 
+NEWER: Final = 1.0
+"""Seconds by which an answer must be newer than another one to count as newer: ages are not exact between hosts."""
 ANEW: Final = Freshness(ttl=0.0, ttl_max=0.0, ttl_neg=0.0)
 """Nothing that was learned earlier is fresh enough."""
 REVOKED: Final = Entry(Remembered(INACTIVE, inf), current=False)
@@ -85,8 +88,11 @@ class Tokens:
             self._stats.cache_misses.add("memory", "absent")
         return entry
 
-    def fresh(self, access: Access, entry: Entry) -> TokenState | None:
-        """Return the state of a remembered token, if this route may still use it; None: ask with `resolve`."""
+    def fresh(self, access: Access, entry: Entry, token: AccessToken) -> TokenState | None:
+        """Return the state of a remembered token, if this route may still use it; None: ask with `resolve`.
+
+        Shortly before its end it is asked about again, in the background: it is in use.
+        """
         state = entry.remembered.state
         if self._clock.monotonic() >= fresh_until(entry.remembered, access.freshness):
             self._stats.cache_misses.add("memory", "stale")
@@ -94,7 +100,16 @@ class Tokens:
         if isinstance(state, ActiveToken) and state.exp is not None and state.exp <= self._clock.now():
             self._stats.cache_misses.add("memory", "expired")
             return None
+        if self._clock.monotonic() >= self.settled_until(access, entry):
+            self._ask_ahead(access, entry, token)
         return state
+
+    def settled_until(self, access: Access, entry: Entry) -> float:
+        """Until when `fresh` need not be asked again, in monotonic seconds; `exp` is another matter."""
+        ahead = access.provider.ask_ahead
+        if entry.asked_ahead or not ahead or entry.remembered.state is INACTIVE:
+            return fresh_until(entry.remembered, access.freshness)
+        return ask_ahead(entry.remembered, access.freshness, ahead, entry.spread)
 
     def hits_of(self, entry: Entry) -> list[int]:
         """Return the counter of hits of this kind."""
@@ -222,14 +237,39 @@ class Tokens:
             learned = await self._flights.join(key + b"anew", load)
         return learned.state
 
-    async def _load(self, provider: IdentityProvider, key: bytes, token: AccessToken, freshness: Freshness) -> Learned:
-        """One answer, from who knows it already or from a question, and what is remembered of it."""
+    def _ask_ahead(self, access: Access, entry: Entry, token: AccessToken) -> None:
+        """Ask about a token that is in use, once, if it lives on: nobody will have to wait when its time is over."""
+        entry.asked_ahead = True
+        state, fetched_at = entry.remembered
+        left = fresh_until(entry.remembered, access.freshness) - self._clock.monotonic()
+        ends_with_it = (
+            isinstance(state, ActiveToken) and state.exp is not None and state.exp - self._clock.now() <= left
+        )
+        if not ends_with_it and not self._introspectors.refuses(access.provider, known=True):
+            key = token_key(access.provider, token.value)
+            load = partial(self._load, access.provider, key, token, access.freshness, fetched_at + NEWER)
+            with suppress(IntrospectionError):  # the gateway is stopping
+                self._flights.start(key, load)
+                self._stats.flights.add("ahead")
+
+    async def _load(
+        self,
+        provider: IdentityProvider,
+        key: bytes,
+        token: AccessToken,
+        freshness: Freshness,
+        after: float = -inf,
+    ) -> Learned:
+        """One answer, from who knows it already or from a question, and what is remembered of it.
+
+        `after`, in monotonic seconds: nothing that was fetched before will do.
+        """
         before = self._memory.get(key)
         known = before is not None and before.state is not INACTIVE
         question = Question(
             provider,
             key,
-            usable=lambda remembered: self._usable(freshness, *remembered),
+            usable=lambda remembered: remembered.fetched_at > after and self._usable(freshness, *remembered),
             ask=lambda seconds: self._introspectors.introspect(provider, token.value, known=known, seconds=seconds),
             settle=partial(self.revoking.settled, token.value),
             refused=lambda: self._introspectors.refuses(provider, known=known),

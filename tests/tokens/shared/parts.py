@@ -17,16 +17,17 @@ from tests.tokens.parts import World, access_to, provider_at
 
 
 class SkewedClock(SystemClock):
-    """The machine's clocks, the wall clock so many seconds off."""
+    """The machine's clocks, the wall clock so many seconds off; `later` moves both."""
 
     def __init__(self, skew=0.0):
         self.skew = skew
+        self.later = 0.0
 
     def now(self):
-        return time.time() + self.skew
+        return time.time() + self.skew + self.later
 
     def monotonic(self):
-        return time.monotonic()
+        return time.monotonic() + self.later
 
 
 class Worker:

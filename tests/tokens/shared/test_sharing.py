@@ -230,3 +230,23 @@ def test_what_is_loaded_without_a_shared_tier():
     code = "import sys, fastgate.app; print({'redis', 'aiocache', 'cryptography'} & set(sys.modules) or 'none')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "none"
+
+
+async def test_asking_ahead_once_for_all(redis, idp, worker):
+    """Figure 15: of all workers that have a token in use one asks before its end; the others find what it learned."""
+    idp.tokens[TOKEN] = {"sub": "alex"}
+    workers = [await worker(redis, ask_ahead=30.0) for _ in range(4)]
+    for each in workers:
+        await each.get(TOKEN)
+        await each.landed()
+    assert len(idp.questions) == 1
+    for each in workers:
+        each.clock.later = 290.0
+        await each.get(TOKEN)
+    for each in workers:
+        await each.until(lambda each=each: not each.tokens.status()["flights"])
+        assert each.count("flights", "ahead") == 1
+        each.clock.later = 310.0
+        assert await each.active(TOKEN)
+        assert each.count("cache_misses", "memory", "stale") == 0
+    assert len(idp.questions) == 2
