@@ -159,12 +159,12 @@ class Provider(Section):
             "the background, so that no request has to wait; a fifth of its time at most, never past `exp`; 0: never."
         ),
     ] = 30.0
-    introspection_concurrency: Annotated[Count, Field(description="Questions under way at once.")] = 64
+    introspection_concurrency: Annotated[Count, Field(description="Questions under way at once, in each worker.")] = 64
     introspection_failures: Annotated[
         Count,
         Field(
             description="Failures in a row (no answer, 5xx, 429, our credentials refused) after which new tokens get "
-            "503 at once, and one question of our own a second is asked until it is answered."
+            "503 at once, and each worker asks one question of its own a second until it is answered."
         ),
     ] = 5
     introspection_inactive_rate: Annotated[
@@ -173,8 +173,8 @@ class Provider(Section):
         Field(
             gt=0,
             le=1_000_000,
-            description="Inactive answers per second after which unknown tokens are held off with 503, so that a "
-            "flood of invented tokens does not become a flood at the server.",
+            description="Inactive answers per second, in each worker, after which unknown tokens are held off with "
+            "503, so that a flood of invented tokens does not become a flood at the server.",
         ),
     ] = 200.0
     jwks_uri: Annotated[

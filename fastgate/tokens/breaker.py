@@ -85,9 +85,11 @@ class Breaker:
         except HeldOffError:
             return  # it asked for a pause
         except IntrospectionError as error:
+            self._stats.introspections.add(self._name, str(error.kind))
             self.failed(error)
         except Exception:  # noqa: BLE001 - whatever broke, the next probe is asked all the same
             return
         else:
+            self._stats.introspections.add(self._name, "probe")
             self.answered()
             self._health.succeeded()

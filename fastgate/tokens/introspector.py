@@ -196,7 +196,6 @@ class Introspector:
     async def _probe_once(self) -> None:
         """Ask about a token that nobody issued, past every limit but a pause that the server asked for."""
         self._refuse_in_pause(HeldOffError)
-        self._stats.introspections.add(self.provider.name, "probe")
         try:
             async with asyncio.timeout(self.provider.timeout):
                 await self._ask(secrets.token_urlsafe(32))
