@@ -58,7 +58,7 @@ demo: $(VENV)/.run
 
 # The real parts first: what cannot be had is said before anything long begins.
 test: $(VENV)/.test
-	@$(PY) -m tests.support.prepare oidc-provider corpus checkers
+	@$(PY) -m tests.support.prepare oidc-provider corpus checkers redis
 	$(MAKE) scripts
 	$(MAKE) unit
 

@@ -94,6 +94,10 @@ class App:
             Revocations(clock, settings.revocation_ttl, made=self._revoked),
             self._fingerprint_key,
         )
+        if settings.redis is not None:
+            from fastgate.tokens.shared.tier import SharedTier  # noqa: PLC0415 - loads redis: 20 MiB for those who use it
+
+            await self._tokens.join(SharedTier(settings.redis, self._tokens.revoking, clock, self.stats))
         self._gate = Gate(self._snapshot, self._tokens, clock)
         self._upstreams = Upstreams(loop, self.stats)
         await self._upstreams.swap(self._snapshot.services.values())
@@ -113,7 +117,7 @@ class App:
                 self._snapshot.providers,
                 clock=clock,
                 stats=self.stats,
-                seen=SeenHere(clock.monotonic),
+                seen=self._tokens.shared or SeenHere(clock.monotonic),
                 revoke=self.revoke,
             )
             try:
@@ -185,6 +189,10 @@ class App:
         """Forget and refuse tokens, here; see `Operations.revoke`."""
         return self._tokens.revoke(**what)
 
+    async def first(self, name: str, seconds: float) -> bool:
+        """Whether something happens for the first time on the hosts that share a Redis; see `tokens.seen.Seen`."""
+        return self._tokens.shared is None or await self._tokens.shared.first(name, seconds)
+
     # --- control.admin.Operations ------------------------------------------------------------------------------
 
     @property
@@ -219,7 +227,7 @@ class App:
     def status(self) -> dict[str, Any]:
         """For `GET /status`."""
         tokens = self._tokens.status()
-        hits, misses = self.stats.cache_hits.total("memory"), self.stats.cache_misses.total("memory")
+        tiers = {tier: tokens.pop(tier) for tier in ("memory", "shared") if tier in tokens}
         return {
             "version": __version__,
             "config_version": self._snapshot.version,
@@ -227,12 +235,14 @@ class App:
             "workers": [{"connections": self.stats.connections.total()}],
             "identity_providers": tokens.pop("identity_providers"),
             "upstreams": {each.service.name: each.status() for each in self._upstreams.current},
-            "cache": {
-                "memory": tokens.pop("memory") | {"hit_ratio": hits / (hits + misses) if hits + misses else None}
-            },
+            "cache": {tier: said | self._hit_ratio(tier) for tier, said in tiers.items()},
             **({} if self._notifications is None else {"notices": self._notifications.status()}),
             **tokens,
         }
+
+    def _hit_ratio(self, tier: str) -> dict[str, float | None]:
+        hits, misses = self.stats.cache_hits.total(tier), self.stats.cache_misses.total(tier)
+        return {"hit_ratio": hits / (hits + misses) if hits + misses else None}
 
     async def refresh(self) -> None:
         """Nothing: everything is known here."""
@@ -250,6 +260,10 @@ class App:
         revoked = self.forget(**what)
         log.info("revoked", by=next(iter(name for name, value in what.items() if value)), count=revoked)
         return revoked
+
+    async def told(self) -> bool | None:
+        """Whether other workers and hosts know of every revocation; None: there are none."""
+        return await self._tokens.told()
 
     async def reload(self) -> dict[str, Any]:
         """Put the configuration as it is now in force, whole or not at all. Raises ConfigError."""
@@ -275,7 +289,8 @@ class App:
 
     async def swap(self, snapshot: Snapshot) -> None:
         """Put a configuration in force, all of it but `fixed_settings`."""
-        self._tokens.swap(snapshot.providers)
+        redis = snapshot.settings.redis
+        self._tokens.swap(snapshot.providers, () if redis is None else redis.secrets)
         await self._upstreams.swap(snapshot.services.values())
         self._unseen &= set(snapshot.providers)
         self._snapshot = snapshot
@@ -333,7 +348,7 @@ def fixed_settings(old: Settings, new: Settings) -> list[str]:
         "admin.listen": _admin_at(old) != _admin_at(new),
         "events.listen": _events_at(old) != _events_at(new),
         "limits": old.limits != new.limits,
-        "cache": (old.max_entries, old.revocation_ttl) != (new.max_entries, new.revocation_ttl),
+        "cache": (old.max_entries, old.revocation_ttl, old.redis) != (new.max_entries, new.revocation_ttl, new.redis),
         "log": (old.log_format, old.access_log) != (new.log_format, new.access_log),
     }
     return [name for name, differs in changed.items() if differs]

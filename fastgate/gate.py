@@ -23,7 +23,6 @@ from fastgate.model import (
 )
 from fastgate.policy import bearer, forwarding, replies, routing, verification
 from fastgate.policy.digest import token_key
-from fastgate.policy.freshness import fresh_until
 from fastgate.tokens.memory import Entry
 from fastgate.tokens.resolver import Tokens
 
@@ -32,7 +31,7 @@ class Admission:
     """A head with an access token, in one snapshot; and the last answer to it, as long as that holds."""
 
     __slots__ = (
-        *("access", "answer", "begins", "ends", "entry", "fingerprint", "fresh_until", "head", "hits", "key", "route"),
+        *("access", "answer", "begins", "ends", "entry", "fingerprints", "fresh_until", "head", "hits", "key", "route"),
         *("snapshot", "token"),
     )
 
@@ -47,7 +46,7 @@ class Admission:
         self.answer: Forward | Reply | None = None
         """Holds while `entry` is current, before `fresh_until` (monotonic), from `begins` to `ends` (wall seconds)."""
         self.entry: Entry | None = None
-        self.fingerprint = b""
+        self.fingerprints: tuple[bytes, ...] = ()
         """Under which the token would be revoked; once it was looked for."""
         self.fresh_until = self.begins = self.ends = 0.0
         self.hits: list[int] = []
@@ -115,20 +114,20 @@ class Gate:
         return None if entry is None else self._decide_anew(admission, entry)
 
     def _is_revoked(self, admission: Admission) -> bool:
-        if not admission.fingerprint:
-            admission.fingerprint = self._tokens.fingerprint(admission.token)
-        return admission.fingerprint in self._revoked
+        if not admission.fingerprints:
+            admission.fingerprints = self._tokens.fingerprints(admission.token)
+        return any(each in self._revoked for each in admission.fingerprints)
 
     def _decide_anew(self, admission: Admission, entry: Entry) -> Forward | Reply | None:
         access = admission.access
-        state = self._tokens.fresh(access, entry)
+        state = self._tokens.fresh(access, entry, admission.token)
         if state is None:
             return None  # 7
         begins, ends = (0.0, inf) if state is INACTIVE else verification.window(state, access.policy)
         admission.answer = answer = self.decide(admission, state)
         admission.entry = entry if begins <= self._clock.now() < ends else None
         admission.begins, admission.ends = begins, ends
-        admission.fresh_until = fresh_until(entry.remembered, access.freshness)
+        admission.fresh_until = self._tokens.settled_until(access, entry)
         admission.hits = hits = self._tokens.hits_of(entry)
         hits[0] += 1
         return answer

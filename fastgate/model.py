@@ -311,10 +311,14 @@ class IdentityProvider:
     allow_http: bool = False
     freshness: Freshness = Freshness()
     ttl_resurrect: float = 0.0
+    ask_ahead: float = 0.0
+    """Seconds before its end that a remembered token in use is asked about again; 0: never."""
     concurrency: int = 64
     """Introspections under way at once."""
     inactive_rate: float = 200.0
     """Inactive answers per second after which unknown tokens are held off; remembered and stale ones are not."""
+    failures: int = 5
+    """Failures in a row after which it is held off from."""
     digest_key: bytes = field(default=b"", repr=False)
     """Keys the digests of tokens; derived from everything static that can change this server's answer."""
     logouts: Notifier | None = None
@@ -561,6 +565,33 @@ class Admin:
 
 
 @dataclass(frozen=True, slots=True)
+class Redis:
+    """The shared tier's Redis: where it is, and what makes what lies there ours."""
+
+    kind: str
+    """server, unix, sentinel or cluster."""
+    addresses: tuple[tuple[str, int], ...] = ()
+    """Of the server, the Sentinels, or some nodes of the Cluster."""
+    path: str = ""
+    """Of a unix socket."""
+    master: str = ""
+    """The name that Sentinels know the servers by."""
+    database: int = 0
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    sentinel_username: str | None = field(default=None, repr=False)
+    sentinel_password: str | None = field(default=None, repr=False)
+    tls: SSLContext | None = field(default=None, compare=False)
+    """Made anew with every reload: what it was made from is compared."""
+    tls_from: tuple[str | bool | None, ...] = ()
+    prefix: str = "fastgate"
+    timeout: float = 0.05
+    """Seconds for one operation."""
+    secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """What sealing keys are derived from: the first writes, the others still read. A reload may change them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What concerns the whole process."""
 
@@ -572,6 +603,8 @@ class Settings:
     """Of the memory tier, active tokens; inactive ones have a tenth of it to themselves."""
     revocation_ttl: float = 86_400.0
     """Seconds a revocation is remembered when the tokens it covers state no `exp`."""
+    redis: Redis | None = None
+    """None: nothing is shared."""
     log_format: str = "json"
     access_log: bool = True
     express_lane: bool = True

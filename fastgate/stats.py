@@ -91,12 +91,17 @@ class Stats:
         "flights",
         "forward_failures",
         "heads_refused",
+        "held_off",
         "introspection_seconds",
         "introspections",
+        "leases",
+        "marks",
         "notices",
+        "redis_errors",
         "requests",
         "requests_active",
         "revocations",
+        "shared_up",
         "splices",
         "upstream_connections",
         "upstream_retries",
@@ -114,17 +119,31 @@ class Stats:
         self.introspections = Counter(
             "fastgate_introspections", "Questions to an identity provider.", "identity_provider", "outcome"
         )
+        self.held_off = Counter(
+            "fastgate_identity_provider_held_off",
+            "Workers that ask it once a second only, as it fails every time.",
+            "identity_provider",
+            kind="gauge",
+        )
         self.introspection_seconds = Histogram(
             "fastgate_introspection_seconds", "Time an introspection took.", "identity_provider"
         )
         self.cache_hits = Counter("fastgate_cache_hits", "Token states remembered.", "tier", "state")
         self.cache_misses = Counter("fastgate_cache_misses", "Token states not remembered.", "tier", "reason")
-        self.flights = Counter("fastgate_flights", "Token loads: started, or joined while under way.", "role")
+        self.flights = Counter(
+            "fastgate_flights", "Token loads: started, joined while under way, or ahead of need.", "role"
+        )
         self.notices = Counter(
             "fastgate_notices", "Logout tokens and security events that came.", "identity_provider", "kind", "outcome"
         )
         self.revocations = Counter("fastgate_revocations", "Revocations taken.", "kind")
         self.splices = Counter("fastgate_splices", "Large bodies passed from socket to socket.")
+        self.leases = Counter("fastgate_leases", "Token loads that other workers and hosts share in.", "outcome")
+        self.marks = Counter("fastgate_marks", "Revocations sent to and received from others.", "outcome")
+        self.redis_errors = Counter("fastgate_redis_errors", "Failed operations of the shared tier.", "kind")
+        self.shared_up = Counter(
+            "fastgate_shared_up", "Workers that use the shared tier now, and do not bypass it.", "backend", kind="gauge"
+        )
         self.upstream_seconds = Histogram(
             "fastgate_upstream_seconds", "Time from a forwarded head to the answer's head.", "service"
         )

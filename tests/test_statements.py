@@ -16,8 +16,6 @@ OUT_OF_SCOPE = {
     "N33": "DPoP is not offered: a proof is never looked at, and a bound token is refused (N31)",
     "N34": "DPoP is not offered, so there is no proof that could be remembered",
     "N35": "the RFC 9728 metadata are not offered",
-    "T37": "the shared tier (Redis) comes with a later version; its key in the file is refused",
-    "T38": "the shared tier (Redis) comes with a later version; its key in the file is refused",
 }
 _NAMED = re.compile(r"([A-Z])([0-9]+)(?:(?: to |-)\1?([0-9]+))?")
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from fastgate.clock import SystemClock
 from fastgate.errors import Cannot, IntrospectionError
-from fastgate.model import IdentityProvider, Service, Snapshot, Target
+from fastgate.model import IdentityProvider, Redis, Service, Snapshot, Target
 from fastgate.stats import Stats
 from fastgate.tokens.introspector import Introspector
 from fastgate.tokens.keys import Keys
@@ -34,6 +34,8 @@ class Finding(NamedTuple):
     subject: str
     trouble: str
     """What went wrong and what to do; empty when nothing did."""
+    advice: str = ""
+    """What works, and should be known."""
 
 
 async def findings(snapshot: Snapshot) -> list[Finding]:
@@ -44,6 +46,8 @@ async def findings(snapshot: Snapshot) -> list[Finding]:
         for provider in snapshot.providers.values()
         for jwks_uri in dict.fromkeys(notifier.jwks_uri for _, notifier in notifiers(provider))
     ]
+    if snapshot.settings.redis is not None:
+        tries.append(_redis(snapshot.settings.redis))
     tries += [_target(service, target) for service in snapshot.services.values() for target in service.targets]
     return list(await asyncio.gather(*tries))
 
@@ -73,6 +77,16 @@ async def _keys(provider: IdentityProvider, jwks_uri: str | None) -> Finding:
     finally:
         await keys.close()
     return Finding(f"keys of identity provider {provider.name} ({jwks_uri or provider.issuer})", trouble)
+
+
+async def _redis(redis: Redis) -> Finding:
+    """Everything that the shared tier does, in small."""
+    from fastgate.tokens.shared.probing import probe  # noqa: PLC0415 - loads redis
+
+    where = redis.path or ",".join(
+        f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in redis.addresses
+    )
+    return Finding(f"redis {redis.kind} ({where})", *await probe(redis))
 
 
 async def _target(service: Service, target: Target) -> Finding:

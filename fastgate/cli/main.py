@@ -133,7 +133,7 @@ def check(
     *,
     connect: Annotated[
         bool,
-        typer.Option("--connect", help="Also try discovery, the client credentials and every upstream."),
+        typer.Option("--connect", help="Also try discovery, the client credentials, Redis and every upstream."),
     ] = False,
 ) -> None:
     """Validate a configuration file; every problem at once."""
@@ -152,10 +152,10 @@ def _connected(snapshot: Snapshot) -> bool:
         tried = asyncio.run(connecting.findings(snapshot))
     rows = table("", "what", "")
     rows.show_header = False
-    for subject, trouble in tried:
-        rows.add_row(verdict(not trouble), printable(subject), printable(trouble))
+    for subject, trouble, advice_ in tried:
+        rows.add_row(verdict(not trouble), printable(subject), printable(trouble or advice_))
     show(rows)
-    return not any(trouble for _, trouble in tried)
+    return not any(each.trouble for each in tried)
 
 
 @contextmanager

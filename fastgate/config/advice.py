@@ -8,6 +8,8 @@ from fastgate.config.document import Finding, Path
 from fastgate.config.load import Config
 from fastgate.config.problems import placed
 from fastgate.config.provider import Provider
+from fastgate.config.redis import Redis
+from fastgate.config.redis_url import redis_url
 from fastgate.errors import Problem
 
 
@@ -19,6 +21,8 @@ def advice(config: Config) -> list[Problem]:
 def _findings(config: Config) -> Iterator[Finding]:
     for name, provider in config.root.identity_providers.items():
         yield from _provider(("identity_providers", name), provider)
+    if config.root.cache.redis is not None:
+        yield from _redis(("cache", "redis"), config.root.cache.redis)
     for index, service in enumerate(config.root.services):
         path: Path = ("services", index)
         if not service.tls.verify:
@@ -40,6 +44,21 @@ def _provider(path: Path, provider: Provider) -> Iterator[Finding]:
         parts = url(provider.jwks_uri, query=True)
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             yield Finding((*path, "jwks_uri"), "anybody on the way can put keys there, and then log people out")
+
+
+def _redis(path: Path, redis: Redis) -> Iterator[Finding]:
+    url = redis_url(redis.url.get_secret_value())
+    remote = any(not is_loopback(address.host) for address in url.addresses)
+    if remote and not url.tls and (url.password or redis.password) is not None:
+        yield Finding((*path, "url"), "the password of Redis travels in plain text")
+    if url.tls and not redis.tls.verify:
+        yield Finding((*path, "tls", "verify"), "anybody on the way can pose as Redis and take its password")
+    if not redis.secrets:
+        message = (
+            "keys are derived from the client secrets: when one of those changes, gateways that start later do not "
+            "know the older revocations of single tokens; set `secrets`"
+        )
+        yield Finding((*path, "secrets"), message)
 
 
 def _sources(path: Path, auth: Auth) -> Iterator[Finding]:

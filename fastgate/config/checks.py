@@ -13,6 +13,8 @@ from fastgate.config.document import Finding, Path
 from fastgate.config.known import each, items, known, value_of
 from fastgate.config.provider import Provider
 from fastgate.config.provider_checks import PROVIDER_CHECKS
+from fastgate.config.redis import Redis
+from fastgate.config.redis_checks import REDIS_CHECKS
 from fastgate.config.schema import Admin, Listener, Root, listener, listeners
 from fastgate.config.service import ConfiguredRoute, ConfiguredService
 
@@ -27,6 +29,10 @@ def relation_findings(data: Any) -> list[Finding]:
     for name, raw in providers.items():
         if isinstance(raw, dict):
             found += each(PROVIDER_CHECKS, ("identity_providers", name), known(Provider, raw))
+    cache = data.get("cache")
+    redis = cache.get("redis") if isinstance(cache, dict) else None
+    if isinstance(redis, dict):
+        found += each(REDIS_CHECKS, providers, known(Redis, redis))
     for index, raw in enumerate(items(data.get("services"))):
         if isinstance(raw, dict):
             found += _service_findings(providers, ("services", index), raw)

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_network
 from ssl import SSLContext
-from typing import Final
+from typing import Final, TypeVar
 
 from fastgate.config.access import compile_access, compile_denials
 from fastgate.config.addresses import authority, host_port, url, url_address
 from fastgate.config.auth import Auth, effective
+from fastgate.config.compile_redis import compile_redis
 from fastgate.config.document import Finding, Path
 from fastgate.config.load import Config
 from fastgate.config.problems import placed
@@ -40,6 +41,7 @@ from fastgate.policy.digest import derive_key
 from fastgate.policy.routing import build
 
 VIA_DIGITS: Final = 8
+T = TypeVar("T")
 
 
 @dataclass
@@ -109,8 +111,10 @@ def _provider(compiler: _Compiler, name: str, written: Provider) -> IdentityProv
         allow_http=written.allow_http,
         freshness=Freshness(written.cache_ttl, written.cache_ttl_max, written.cache_ttl_neg),
         ttl_resurrect=written.cache_ttl_resurrect,
+        ask_ahead=written.cache_ask_ahead,
         concurrency=written.introspection_concurrency,
         inactive_rate=written.introspection_inactive_rate,
+        failures=written.introspection_failures,
         digest_key=digest_key,
         logouts=_logouts(written),
         security_events=_security_events(written),
@@ -226,6 +230,7 @@ def _settings(compiler: _Compiler, routes: list[Route]) -> Settings:
         ),
         max_entries=root.cache.memory.max_entries,
         revocation_ttl=root.cache.revocation_ttl,
+        redis=_tls(compiler, ("cache", "redis", "tls"), partial(compile_redis, root, config.directory)),
         log_format=root.log.format,
         access_log=root.log.access,
         express_lane=root.express_lane,
@@ -249,8 +254,8 @@ def _client_context(compiler: _Compiler, ca_file: str | None, *, verify: bool) -
     return compiler.contexts[key]
 
 
-def _tls(compiler: _Compiler, path: Path, load: Callable[[], SSLContext]) -> SSLContext | None:
-    """A TLS context, or None and a finding: then there will be no snapshot."""
+def _tls(compiler: _Compiler, path: Path, load: Callable[[], T]) -> T | None:
+    """What needs certificates, or None and a finding: then there will be no snapshot."""
     try:
         return load()
     except TlsTrouble as trouble:

@@ -13,9 +13,11 @@ from fastgate.config.interpolation import interpolate
 from fastgate.config.known import items, value_of
 from fastgate.config.problems import placed, schema_findings
 from fastgate.config.provider import Provider
-from fastgate.config.schema import Listener, Root, listeners
+from fastgate.config.redis import Redis
+from fastgate.config.redis_url import redis_url
+from fastgate.config.schema import Cache, Listener, Root, listeners
 from fastgate.config.service import ConfiguredService
-from fastgate.config.tls import TlsTrouble, client_context, server_context
+from fastgate.config.tls import TlsTrouble, client_context, redis_context, server_context
 from fastgate.errors import ConfigError, Problem
 
 MAX_FILE: Final = 8 * 1024 * 1024
@@ -143,6 +145,7 @@ def _tls_findings(data: Any, directory: str) -> Iterator[Finding]:
         section = data.get(key)
         if isinstance(section, dict):
             yield from _listener_findings((key, "listen"), section.get("listen"), directory)
+    yield from _redis_findings(value_of(Cache, data.get("cache"), "redis"), directory)
     providers = data.get("identity_providers")
     for name, raw in (providers if isinstance(providers, dict) else {}).items():
         if value_of(Provider, raw, "ssl_verify"):
@@ -161,6 +164,14 @@ def _listener_findings(path: KeyPath, written: Any, directory: str) -> Iterator[
             server_context(tls, directory)
         except TlsTrouble as trouble:
             yield Finding((*path, "tls", trouble.key), trouble.message)
+
+
+def _redis_findings(redis: Redis | None, directory: str) -> Iterator[Finding]:
+    if redis is not None and redis_url(redis.url.get_secret_value()).tls:
+        try:
+            redis_context(directory, redis.tls)
+        except TlsTrouble as trouble:
+            yield Finding(("cache", "redis", "tls", trouble.key), trouble.message)
 
 
 def _ca_findings(path: KeyPath, ca_file: str | None, directory: str) -> Iterator[Finding]:

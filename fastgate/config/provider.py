@@ -152,15 +152,29 @@ class Provider(Section):
             "`exp`, never after the server said inactive."
         ),
     ] = 0.0
-    introspection_concurrency: Annotated[Count, Field(description="Questions under way at once.")] = 64
+    cache_ask_ahead: Annotated[
+        Duration,
+        Field(
+            description="How long before its time is over a remembered token that is in use is asked about again, in "
+            "the background, so that no request has to wait; a fifth of its time at most, never past `exp`; 0: never."
+        ),
+    ] = 30.0
+    introspection_concurrency: Annotated[Count, Field(description="Questions under way at once, in each worker.")] = 64
+    introspection_failures: Annotated[
+        Count,
+        Field(
+            description="Failures in a row (no answer, 5xx, 429, our credentials refused) after which new tokens get "
+            "503 at once, and each worker asks one question of its own a second until it is answered."
+        ),
+    ] = 5
     introspection_inactive_rate: Annotated[
         float,
         NotAFlag,
         Field(
             gt=0,
             le=1_000_000,
-            description="Inactive answers per second after which unknown tokens are held off with 503, so that a "
-            "flood of invented tokens does not become a flood at the server.",
+            description="Inactive answers per second, in each worker, after which unknown tokens are held off with "
+            "503, so that a flood of invented tokens does not become a flood at the server.",
         ),
     ] = 200.0
     jwks_uri: Annotated[

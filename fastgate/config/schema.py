@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from fastgate.config.addresses import host_port
 from fastgate.config.provider import Provider
+from fastgate.config.redis import Redis
 from fastgate.config.service import ConfiguredService
 from fastgate.config.units import Count, Duration, PositiveDuration, Size
 from fastgate.config.words import FileName, Name, SecretValue, Section, Token
@@ -103,20 +104,11 @@ class MemoryCache(Section):
     ] = 100_000
 
 
-def _no_redis(_: Any) -> Any:
-    raise ValueError("the shared tier is not supported by this version; remove `redis`")
-
-
 class Cache(Section):
     """What is remembered."""
 
     memory: Annotated[MemoryCache, Field(description="In this process.")] = MemoryCache()
-    redis: Annotated[
-        None,
-        BeforeValidator(_no_redis),
-        WithJsonSchema({"not": {}, "x-kind": "(not yet)"}),
-        Field(description="Shared between workers and hosts. Not supported by this version: refused."),
-    ] = None
+    redis: Annotated[Redis | None, Field(description="Shared between workers and hosts.")] = None
     revocation_ttl: Annotated[
         Duration,
         Field(description="How long a revocation is remembered when the tokens it covers state no `exp`."),

@@ -4,6 +4,7 @@ import ssl
 from pathlib import Path
 from typing import Final
 
+from fastgate.config.redis import RedisTls
 from fastgate.config.schema import ListenerTls
 
 ALPN: Final = ["http/1.1"]
@@ -23,16 +24,7 @@ def server_context(tls: ListenerTls, directory: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(ALPN)
-    certificate = _readable(directory, tls.certificate, "certificate", "CERTIFICATE")
-    key = _readable(directory, tls.key, "key", "PRIVATE KEY")
-    try:
-        # Without a password OpenSSL would ask the terminal for that of an encrypted key.
-        context.load_cert_chain(certificate, key, password="")
-    except (ssl.SSLError, OSError, ValueError) as error:
-        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
-            raise TlsTrouble("key", "is not the private key of the certificate") from None
-        message = "cannot be used together with the certificate: is the key encrypted, or one of the files damaged?"
-        raise TlsTrouble("key", message) from None
+    _identify(context, directory, tls.certificate, tls.key)
     if tls.client_ca is not None:
         _trust(context, _readable(directory, tls.client_ca, "client_ca", "CERTIFICATE"), "client_ca")
         context.verify_mode = ssl.CERT_REQUIRED
@@ -41,17 +33,43 @@ def server_context(tls: ListenerTls, directory: str) -> ssl.SSLContext:
 
 def client_context(directory: str, ca_file: str | None, *, verify: bool) -> ssl.SSLContext:
     """Towards a service or an identity provider: TLS 1.2 at least, verified unless the file says otherwise."""
+    context = _client(directory, ca_file, verify=verify)
+    context.set_alpn_protocols(ALPN)
+    return context
+
+
+def redis_context(directory: str, tls: RedisTls) -> ssl.SSLContext:
+    """Towards Redis: the same, with a certificate of our own where there is one."""
+    context = _client(directory, tls.ca_file, verify=tls.verify)
+    if tls.certificate is not None and tls.key is not None:
+        _identify(context, directory, tls.certificate, tls.key)
+    return context
+
+
+def _client(directory: str, ca_file: str | None, *, verify: bool) -> ssl.SSLContext:
     if ca_file is None:
         context = ssl.create_default_context()
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         _trust(context, _readable(directory, ca_file, "ca_file", "CERTIFICATE"), "ca_file")
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(ALPN)
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _identify(context: ssl.SSLContext, directory: str, certificate_file: str, key_file: str) -> None:
+    certificate = _readable(directory, certificate_file, "certificate", "CERTIFICATE")
+    key = _readable(directory, key_file, "key", "PRIVATE KEY")
+    try:
+        # Without a password OpenSSL would ask the terminal for that of an encrypted key.
+        context.load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            raise TlsTrouble("key", "is not the private key of the certificate") from None
+        message = "cannot be used together with the certificate: is the key encrypted, or one of the files damaged?"
+        raise TlsTrouble("key", message) from None
 
 
 def absolute(directory: str, file: str) -> str:

@@ -75,6 +75,10 @@ class Operations(Protocol):
         """
         ...
 
+    async def told(self) -> bool | None:
+        """Whether every revocation has reached what all workers and hosts share; None when nothing is shared."""
+        ...
+
     async def reload(self) -> dict[str, Any]:
         """Take a new configuration whole or not at all; raises ConfigError with every problem."""
         ...
@@ -137,7 +141,8 @@ async def _revoke(request: web.Request, operations: Operations) -> web.Response:
         revoked = await operations.revoke(**named)
     except FastgateError as error:
         return json_answer(503, {"message": str(error)})
-    return json_answer(200, {"revoked": revoked})
+    told = await operations.told()
+    return json_answer(200, {"revoked": revoked} if told is None else {"revoked": revoked, "shared": told})
 
 
 async def _reload(_request: web.Request, operations: Operations) -> web.Response:

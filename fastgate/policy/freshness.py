@@ -1,6 +1,11 @@
 """How long what the authorization server said may be remembered (RFC 7662 section 4)."""
 
+from typing import Final
+
 from fastgate.model import INACTIVE, Freshness, Remembered, TokenState
+
+AHEAD_SHARE: Final = 5
+"""At most one in so many parts of the time that an answer is remembered may be spent on asking again."""
 
 
 def fresh_until(remembered: Remembered, freshness: Freshness) -> float:
@@ -9,6 +14,16 @@ def fresh_until(remembered: Remembered, freshness: Freshness) -> float:
     `exp` is not looked at: it is a matter of the wall clock.
     """
     return remembered.fetched_at + _bound(remembered.state, freshness)
+
+
+def ask_ahead(remembered: Remembered, freshness: Freshness, ahead: float, spread: float) -> float:
+    """Tell from when on a token in use is asked about again, in monotonic seconds (RFC 7662 section 4).
+
+    `ahead` is in seconds before the end, less for what is remembered for a short time only; `spread`, from 0 to 1,
+    takes away up to half of it.
+    """
+    bound = _bound(remembered.state, freshness)
+    return remembered.fetched_at + bound - min(ahead, bound / AHEAD_SHARE) * (1.0 - spread / 2.0)
 
 
 def is_fresh(state: TokenState, age: float, freshness: Freshness) -> bool:

@@ -8,7 +8,7 @@ from fastgate.errors import Cannot, IntrospectionError
 from fastgate.model import INACTIVE, ActiveToken, ClientAuth, IdentityProvider, TokenState
 from fastgate.policy.strict_json import MAX_DEPTH, malformed, read_object
 
-__all__ = ["MAX_BODY", "MAX_DEPTH", "decode", "request"]
+__all__ = ["MAX_BODY", "MAX_DEPTH", "decode", "request", "token_state"]
 
 MAX_BODY: Final = 64 * 1024
 """Octets of an answer; a longer one is not read."""
@@ -57,7 +57,14 @@ def decode(status: int, content_type: str, body: bytes) -> TokenState:
         raise malformed(f"status {status}")
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise malformed("the answer is not application/json")
-    claims = read_object(body, MAX_BODY)
+    return token_state(read_object(body, MAX_BODY))
+
+
+def token_state(claims: dict[str, Any]) -> TokenState:
+    """Read the members of an answer (RFC 7662 section 2.2), just received or remembered.
+
+    Raises IntrospectionError (MALFORMED).
+    """
     active = claims.get("active")
     if active is False:
         return INACTIVE

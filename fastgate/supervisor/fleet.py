@@ -212,9 +212,14 @@ class Fleet:
         await self.ledger.learn(member for member in self.serving if member.serves)
         member = Member(post.number, [each.sock for each in inherited], self._said)
         self.members.add(member)
-        patience = force.settings.limits.drain_timeout + MARGIN
+        settings = force.settings
         try:
-            await member.start(self._nursery, patience=patience, begin=lambda: self._beginning(force, inherited))
+            await member.start(
+                self._nursery,
+                patience=settings.limits.drain_timeout + MARGIN,
+                redis=settings.redis is not None,
+                begin=lambda: self._beginning(force, inherited),
+            )
             while force is not self.force:
                 # Another configuration was put in force meanwhile.
                 force = self.force

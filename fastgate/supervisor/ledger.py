@@ -64,9 +64,7 @@ class Ledger:
         await asyncio.gather(*(confirmed(member.learn(marks, WITHIN), member) for member in others))
 
     async def learn(self, members: Iterable[Member]) -> None:
-        """Ask workers what they know: a revocation of a claim has to last as long as the tokens that it met."""
-        if not len(self._revocations):
-            return
+        """Ask workers what they know: how long the tokens last that were met, and what other hosts revoked."""
         for marks in await asyncio.gather(*(member.marks(_ASKING) for member in members)):
             for mark in marks:
                 self._revocations.take(mark)

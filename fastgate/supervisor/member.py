@@ -74,15 +74,18 @@ class Member:
     def __repr__(self) -> str:
         return f"<Member {self.number} {self.state} pid={self.pid}>"
 
-    async def start(self, nursery: Nursery, *, patience: float, begin: Callable[[], Message]) -> None:
-        """Have it made and begin with what it has to know at that moment. Raises NotStartedError and ZygoteError."""
+    async def start(self, nursery: Nursery, *, patience: float, redis: bool, begin: Callable[[], Message]) -> None:
+        """Have it made and begin with what it has to know at that moment. Raises NotStartedError and ZygoteError.
+
+        `patience` and `redis`: see `Zygote.fork`.
+        """
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
             raise NotStartedError(f"a worker cannot be spoken to: {error.strerror}") from error
         try:
             with theirs:
-                self.pid = await nursery.fork(theirs, self.sockets, patience=patience)
+                self.pid = await nursery.fork(theirs, self.sockets, patience=patience, redis=redis)
             ours.setblocking(False)  # noqa: FBT003 - the socket module's own signature
             await self._loop.create_unix_connection(lambda: self._channel, sock=ours)
         except BaseException:
@@ -149,6 +152,21 @@ class Member:
             return [Mark(*each) for each in await self._channel.call("marks", within=within)]
         except ChannelError:
             return []
+
+    async def told(self, within: float) -> bool | None:
+        """Say whether every revocation has reached what hosts share; None: nothing is shared, or it does not answer."""
+        try:
+            told: bool | None = await self._channel.call("told", within=within)
+        except ChannelError:
+            return None
+        return told
+
+    async def first(self, name: str, seconds: float, within: float) -> bool:
+        """Say whether `name` is new to all hosts; see `tokens.seen.Seen`."""
+        try:
+            return bool(await self._channel.call("first", within=within, name=name, seconds=seconds))
+        except ChannelError:
+            return True
 
     async def prepare(self, config: Mapping[str, Any], within: float) -> None:
         """Make sure that it could put a configuration in force. Raises ChannelError."""

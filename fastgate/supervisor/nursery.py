@@ -36,11 +36,11 @@ class Nursery:
         await self._current.ready(ended)
         self._keep(self._current)
 
-    async def fork(self, channel: socket, sockets: Sequence[socket], *, patience: float) -> int:
+    async def fork(self, channel: socket, sockets: Sequence[socket], *, patience: float, redis: bool) -> int:
         """Make a worker; see `Zygote.fork`. Raises ZygoteError."""
         if not self._current.alive:
             await self._replace()
-        return await self._current.fork(channel, sockets, patience=patience)
+        return await self._current.fork(channel, sockets, patience=patience, redis=redis)
 
     async def refresh(self) -> Zygote:
         """Fork from now on with the code as it is on disk; returns the former zygote. Raises ZygoteError."""

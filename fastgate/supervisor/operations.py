@@ -16,8 +16,8 @@ from fastgate.stats import Counter, Stats
 from fastgate.supervisor.adding_up import added_up
 from fastgate.supervisor.fleet import Fleet
 from fastgate.supervisor.member import Member, State
+from fastgate.supervisor.seen import FleetSeen
 from fastgate.tokens.notifications import Notifications
-from fastgate.tokens.seen import SeenHere
 
 log = structlog.get_logger("fastgate.supervisor")
 
@@ -46,7 +46,7 @@ class FleetOperations:
         self.stats: Stats = totals.own
         self._gauges: tuple[Counter, ...] = ()
         self.notifications = Notifications(
-            providers, clock=SystemClock(), stats=totals.own, seen=SeenHere(SystemClock.monotonic), revoke=self.revoke
+            providers, clock=SystemClock(), stats=totals.own, seen=FleetSeen(fleet), revoke=self.revoke
         )
         """What identity providers tell of their own accord: once for all workers."""
 
@@ -135,6 +135,12 @@ class FleetOperations:
         self._totals.own.revocations.add(next(iter(named)))
         log.info("revoked", by=next(iter(named)), count=revoked)
         return revoked
+
+    async def told(self) -> bool | None:
+        """Whether every revocation has reached what all hosts share, as far as workers answer."""
+        told = await asyncio.gather(*(member.told(WITHIN) for member in self._fleet.told()))
+        known = [each for each in told if each is not None]
+        return all(known) if known else None
 
     async def reload(self) -> dict[str, Any]:
         """Put the configuration as it is now in force; see `changes`."""

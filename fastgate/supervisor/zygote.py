@@ -81,10 +81,12 @@ class Zygote:
             self.kill()
             raise ZygoteError(f"the process for workers did not start within {STARTING:g} s") from None
 
-    async def fork(self, channel: socket.socket, sockets: Sequence[socket.socket], *, patience: float) -> int:
+    async def fork(
+        self, channel: socket.socket, sockets: Sequence[socket.socket], *, patience: float, redis: bool
+    ) -> int:
         """Make a worker that has these descriptors; returns its pid. Raises ZygoteError.
 
-        `patience`: seconds that it may take to end when this process is gone.
+        `patience`: seconds that it may take to end when this process is gone; `redis`: whether it will use it.
         """
         if not self.alive:
             raise ZygoteError("the process for workers has ended")
@@ -96,7 +98,7 @@ class Zygote:
         try:
             for start in range(0, len(descriptors), MAX_DESCRIPTORS):
                 more = start + MAX_DESCRIPTORS < len(descriptors)
-                packet = orjson.dumps({"number": number, "more": more, "patience": patience})
+                packet = orjson.dumps({"number": number, "more": more, "patience": patience, "redis": redis})
                 socket.send_fds(self._sock, [packet], descriptors[start : start + MAX_DESCRIPTORS])
             async with asyncio.timeout(FORKING):
                 return await answer

@@ -65,6 +65,16 @@ class Health:
             **self._labels(),
         )
 
+    def held_off(self, error: IntrospectionError, failures: int) -> None:
+        """Warn that nothing more is asked for now."""
+        log.warning(
+            "identity_provider_held_off",
+            failures=failures,
+            kind=str(error.kind),
+            advice="asked once a second until it answers; new tokens get 503 meanwhile",
+            **self._labels(),
+        )
+
     def other_auth_method(self, method: str) -> None:
         """Warn that the metadata do not offer the client authentication that is configured."""
         log.warning(

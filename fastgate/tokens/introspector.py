@@ -1,6 +1,7 @@
 """Asking the authorization server about a token (RFC 7662): only here does a token leave the process."""
 
 import asyncio
+import math
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from fastgate.errors import Cannot, IntrospectionError
 from fastgate.model import INACTIVE, ClientAuth, IdentityProvider, TokenState
 from fastgate.policy import introspection
 from fastgate.stats import Stats
+from fastgate.tokens.breaker import Breaker, HeldOffError
 from fastgate.tokens.budget import InactiveBudget
 from fastgate.tokens.client import Answer, Client
 from fastgate.tokens.discovery import Discovery, refuse_plaintext
@@ -35,6 +37,7 @@ class Introspector:
         self._lanes = Lanes(provider.concurrency)
         self._budget = InactiveBudget(provider.inactive_rate, provider.inactive_rate, clock.monotonic)
         self._health = Health(provider, clock)
+        self._breaker = Breaker(provider.name, provider.failures, self._probe_once, self._health, stats)
         self._pause_until = clock.monotonic()
         self._asking = provider
         """The provider with the client authentication that its metadata offer."""
@@ -65,22 +68,36 @@ class Introspector:
         return {
             "reachable": self.reachable,
             "problem": self.problem,
+            "held_off": self._breaker.open,
             "discovered": self._discovery.learned,
             "under_way": self._lanes.under_way,
             "waiting": self._lanes.waiting,
         }
 
-    async def introspect(self, token: str, *, known: bool = False) -> TokenState:
+    def refuses(self, *, known: bool) -> bool:
+        """Whether nothing would be sent now."""
+        try:
+            self._refuse(known=known)
+        except IntrospectionError:
+            return True
+        return False
+
+    async def introspect(self, token: str, *, known: bool = False, seconds: float = math.inf) -> TokenState:
         """Ask about `token`; one `known` to have been active is not held back by a flood of unknown ones.
 
-        The provider's timeout covers everything: waiting, discovery, connecting, a retry, reading.
-        Raises IntrospectionError, also when nothing was sent (OVERLOADED, or UNAVAILABLE during a pause).
+        The provider's timeout, or `seconds` where that is less, covers everything: waiting, discovery,
+        connecting, a retry, reading.
+        Raises IntrospectionError, also when nothing was sent: OVERLOADED, UNAVAILABLE during a pause, or as the last
+        questions failed while it is held off from.
         """
         name = self.provider.name
         started = self._clock.monotonic()
         with self._in_use():
             try:
-                state = await self._in_time(token, known=known)
+                state = await self._in_time(token, min(seconds, self.provider.timeout), known=known)
+            except HeldOffError:
+                self._stats.introspections.add(name, "held_off")
+                raise
             except IntrospectionError as error:
                 self._stats.introspections.add(name, str(error.kind))
                 self._health.failed(error)
@@ -127,6 +144,7 @@ class Introspector:
 
     async def close(self) -> None:
         """Close when the questions under way are answered; each has its deadline. A later one opens anew."""
+        await self._breaker.close()
         await self._idle.wait()
         await self._discovery.close()
         await self._client.close()
@@ -142,24 +160,47 @@ class Introspector:
             if not self._open:
                 self._idle.set()
 
-    async def _in_time(self, token: str, *, known: bool) -> TokenState:
+    async def _in_time(self, token: str, seconds: float, *, known: bool) -> TokenState:
         self._refuse(known=known)
+        asked = False
         try:
-            async with asyncio.timeout(self.provider.timeout), self._lanes.slot(known=known):
+            async with asyncio.timeout(seconds), self._lanes.slot(known=known):
                 self._refuse(known=known)
-                return await self._ask(token)
+                asked = True
+                state = await self._ask(token)
         except TimeoutError:
-            raise IntrospectionError(Cannot.TIMEOUT, f"no answer within {self.provider.timeout:g} s") from None
+            failure = IntrospectionError(Cannot.TIMEOUT, f"no answer within {seconds:.3g} s")
+        except IntrospectionError as error:
+            failure = error
+        else:
+            self._breaker.answered()
+            return state
+        if asked:
+            self._breaker.failed(failure)
+        raise failure
 
     def _refuse(self, *, known: bool) -> None:
         """Raise when nothing may be sent now. Called twice: a queue outlives what let its questions in."""
-        pause = self._pause_until - self._clock.monotonic()
-        if pause > 0.0:
-            raise IntrospectionError(Cannot.UNAVAILABLE, "it asked for a pause", pause)
+        self._refuse_in_pause(IntrospectionError)
+        self._breaker.check()
         if not known:
             wait = self._budget.wait()
             if wait > 0.0:
                 raise IntrospectionError(Cannot.OVERLOADED, "too many inactive tokens", max(wait, 1.0))
+
+    def _refuse_in_pause(self, kind: type[IntrospectionError]) -> None:
+        pause = self._pause_until - self._clock.monotonic()
+        if pause > 0.0:
+            raise kind(Cannot.UNAVAILABLE, "it asked for a pause", pause)
+
+    async def _probe_once(self) -> None:
+        """Ask about a token that nobody issued, past every limit but a pause that the server asked for."""
+        self._refuse_in_pause(HeldOffError)
+        try:
+            async with asyncio.timeout(self.provider.timeout):
+                await self._ask(secrets.token_urlsafe(32))
+        except TimeoutError:
+            raise IntrospectionError(Cannot.TIMEOUT, f"no answer within {self.provider.timeout:g} s") from None
 
     async def _ask(self, token: str) -> TokenState:
         endpoint = await self._endpoint()

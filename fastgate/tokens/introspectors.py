@@ -31,15 +31,20 @@ class Introspectors:
         for provider in former.keys() - self._current.keys():
             self._close_when_idle(former[provider])
 
-    async def introspect(self, provider: IdentityProvider, token: str, *, known: bool) -> TokenState:
-        """Ask this provider, also one of a former configuration. Raises IntrospectionError."""
+    def refuses(self, provider: IdentityProvider, *, known: bool) -> bool:
+        """Whether nothing would be sent to this provider now."""
+        introspector = self._current.get(provider)
+        return introspector is not None and introspector.refuses(known=known)
+
+    async def introspect(self, provider: IdentityProvider, token: str, *, known: bool, seconds: float) -> TokenState:
+        """Ask this provider, also one of a former configuration, within so long. Raises IntrospectionError."""
         introspector = self._current.get(provider)
         if introspector is not None:
-            return await introspector.introspect(token, known=known)
+            return await introspector.introspect(token, known=known, seconds=seconds)
         # A request that was admitted before a reload: its route still trusts the old provider.
         introspector = Introspector(provider, self._clock, self._stats)
         try:
-            return await introspector.introspect(token, known=known)
+            return await introspector.introspect(token, known=known, seconds=seconds)
         finally:
             self._close_when_idle(introspector)
 

@@ -5,10 +5,12 @@ It knows neither freshness nor time: the resolver decides what is worth keeping,
 
 from collections import OrderedDict
 from collections.abc import Callable
+from random import SystemRandom
 from typing import Final
 
 from fastgate.model import INACTIVE, ActiveToken, Remembered
 
+_chance: Final = SystemRandom()
 _CHANCES: Final = 16
 """Entries in use that may be passed over to find room for one: it bounds what a single `put` costs."""
 
@@ -16,13 +18,17 @@ _CHANCES: Final = 16
 class Entry:
     """What is remembered of one token. Whoever holds on to it sees by `current` whether it still is."""
 
-    __slots__ = ("current", "remembered", "used")
+    __slots__ = ("asked_ahead", "current", "remembered", "spread", "used")
 
     def __init__(self, remembered: Remembered, *, current: bool = True) -> None:
         self.remembered = remembered
         self.current = current
         self.used = False
         """Since it was last looked at as a candidate to make room: set by whoever uses it."""
+        self.asked_ahead = False
+        """Whether it was asked about again before its end."""
+        self.spread = _chance.random()
+        """From 0 to 1, by chance: those that were learned together are not asked about together."""
 
 
 class MemoryTier:

@@ -105,6 +105,14 @@ class Revocations:
         ]
         return tokens + claims
 
+    def mark(self, claim: str, value: str) -> Mark | None:
+        """Return the revocation of this, when it is in force."""
+        if claim == "token":
+            known = self._tokens.get(bytes.fromhex(value))
+        else:
+            known = self._claims.get(ALL if claim == "all" else (claim, value))
+        return Mark(claim, value, known.at, known.until) if known is not None and self._live(known) else None
+
     def take(self, mark: Mark) -> None:
         """Put a revocation in force, from here or elsewhere; one that is in force already is never shortened.
 

@@ -132,6 +132,12 @@ class Worker:
     async def _learn(self, message: Message) -> None:
         self._serving.learn(Mark(*each) for each in message["marks"])
 
+    async def _told(self, _: Message) -> bool | None:
+        return await self._serving.told()
+
+    async def _first(self, message: Message) -> bool:
+        return await self._serving.first(message["name"], message["seconds"])
+
     async def _tell_marks(self, _: Message) -> list[Mark]:
         return self._serving.marks()
 
@@ -157,6 +163,8 @@ class Worker:
         "revoke": _revoke,
         "learn": _learn,
         "marks": _tell_marks,
+        "told": _told,
+        "first": _first,
         "prepare": _prepare,
         "commit": _commit,
         "drain": _drain,

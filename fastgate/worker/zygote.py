@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -23,6 +24,8 @@ from fastgate import __version__
 from fastgate.worker.orders import MAX_DESCRIPTORS, MAX_PACKET, NOT_FOR_WORKERS, PROTOCOL
 from fastgate.worker.process import call_process, work
 
+SHARED_TIER: Final = "fastgate.tokens.shared.tier"
+"""Loads redis; see `App.start`."""
 _TURN: Final = 0.1
 
 
@@ -102,6 +105,11 @@ class Zygote:
             said = orjson.loads(packet)
             more = said["more"]
         self._patience = said["patience"]
+        if said["redis"] and SHARED_TIER not in sys.modules:
+            # Once for all workers, instead of 20 MiB in each.
+            import_module(SHARED_TIER)
+            gc.collect()
+            gc.freeze()
         channel, *sockets = (socket.socket(fileno=each) for each in descriptors)
         return Order(said["number"], channel, sockets)
 

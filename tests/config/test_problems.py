@@ -79,7 +79,6 @@ ONE_PROBLEM = [
     (SERVICE + "workers: many", 8, "workers", "a number of processes, or auto"),
     (SERVICE + "workers: true", 8, "workers", "a number of processes, or auto"),
     (SERVICE + "worker_timeout: 0s", 8, "worker_timeout", "longer than 0"),
-    (SERVICE + "cache: {redis: {url: redis://127.0.0.1}}", 8, "cache.redis", "not supported by this version"),
     (SERVICE + "cache: {memory: {max_entries: 0}}", 8, "cache.memory.max_entries", "at least 1"),
     (SERVICE + "limits: {drain_timeout: 0s}", 8, "limits.drain_timeout", "longer than 0"),
     (SERVICE + "limits: {header_field: 4kb}", 8, "limits.header_field", "64KiB"),

@@ -124,12 +124,13 @@ class StillClock:
 
 
 def provider(idp: Idp, **changes: Any) -> dict[str, Any]:
-    """Configure an identity provider by its endpoint, with patience for a busy machine."""
+    """Configure an identity provider by its endpoint, with patience for a busy machine; asked when it must be."""
     plain = {
         "introspection_endpoint": idp.endpoint,
         "client_id": "gateway",
         "client_secret": SECRET,
         "timeout": "20s",
+        "cache_ask_ahead": 0,
     }
     return {key: value for key, value in {**plain, **changes}.items() if value is not None}
 

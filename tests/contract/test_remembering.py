@@ -105,6 +105,21 @@ async def test_two_routes_with_two_freshnesses_in_turn(lane, idp, upstream, cloc
         assert len(idp.questions) == 7
 
 
+async def test_a_token_in_use_is_asked_about_ahead(lane, idp, upstream, clock):
+    """Figure 15: no request waits for it, and none finds the memory stale while the token is in use."""
+    wanted = config(idp, upstream, identity_providers=remembers(idp, cache_ask_ahead="30s"))
+    async with lane(wanted, clock=clock) as gateway:
+        for asked in range(1, 5):
+            for _ in range(6):
+                assert await statuses(gateway, "/api", "good", 2) == [200, 200]
+                clock.pass_(48)
+            assert await statuses(gateway, "/api", "good", 2) == [200, 200]
+            await idp.asked(asked + 1)
+            await gateway.until_metric(asked, "fastgate_flights_total", role="ahead")
+        assert await gateway.metric("fastgate_cache_misses_total", reason="stale") == 0
+        assert len(idp.questions) == 5
+
+
 # --- for whom -----------------------------------------------------------------------------------------------------
 
 

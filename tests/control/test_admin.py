@@ -31,6 +31,7 @@ class Gateway:
         self.broken = False
         self.problems: list[Problem] = []
         self.unreadable = False
+        self.reached: bool | None = None
         self.version = "v1"
 
     async def refresh(self) -> None:
@@ -60,6 +61,9 @@ class Gateway:
             raise FastgateError("too many revocations")
         self.revoked.append(named)
         return 1 if "token" in named else 3
+
+    async def told(self) -> bool | None:
+        return self.reached
 
     async def reload(self) -> dict[str, Any]:
         if self.unreadable:
@@ -133,6 +137,14 @@ async def test_one_thing_to_revoke(admin, gateway, named):
     assert answer.status == 200
     assert await answer.json() == {"revoked": 1 if "token" in named else 3}
     assert gateway.revoked == [named]
+
+
+@pytest.mark.parametrize("reached", [True, False])
+async def test_a_revocation_that_others_are_told_of(admin, gateway, reached):
+    """T24: the answer says whether it has reached what all workers and hosts share."""
+    gateway.reached = reached
+    answer = await admin.post("/tokens/revoke", json={"sub": "alex"})
+    assert await answer.json() == {"revoked": 3, "shared": reached}
 
 
 async def test_revoking_an_unknown_token(admin):

@@ -384,7 +384,7 @@ async def test_a_client_that_leaves_while_its_token_is_asked_about(upstream: Ups
 
     idp = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     endpoint = f"http://127.0.0.1:{idp.sockets[0].getsockname()[1]}/introspect"
-    needs = access(provider(endpoint, timeout=0.5, allow_http=True))
+    needs = access(provider(endpoint, timeout=0.5, allow_http=True, failures=100))
     async with idp, Plane.before(upstream.port, needs=needs) as plane:
         before = Baseline(plane)
         for number in range(5):

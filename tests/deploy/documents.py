@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import trustme
 import yaml
 
 from fastgate.config.compile import compile_snapshot
@@ -12,6 +13,7 @@ from fastgate.model import Snapshot
 
 DEPLOY = Path(__file__).resolve().parent.parent.parent / "deploy"
 _FILES = re.compile(r"\$\{file:([^}]+)\}")
+_AUTHORITIES = re.compile(r"\bca_file: [\w/.-]+")
 _NAMES = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -36,20 +38,13 @@ def variables(file: Path) -> set[str]:
 
 
 def compiled(file: Path, folder: Path, **environ: str) -> Snapshot:
-    """Compile a configuration with invented secrets in `folder`; raises ConfigError."""
-    text = file.read_text()
+    """Compile a configuration with invented secrets and authorities in `folder`; raises ConfigError."""
+    trustme.CA().cert_pem.write_to_path(folder / "ca.pem")
+    text = _AUTHORITIES.sub(rf"ca_file: {folder}/ca.pem", file.read_text())
     for number, path in enumerate(sorted(secret_files(file))):
         secret = folder / f"secret-{number}"
         secret.write_text(f"{number}invented-for-a-test-and-long-enough")
         text = text.replace(f"${{file:{path}}}", f"${{file:{secret}}}")
     copy = folder / file.name
-    copy.write_text(_as_this_version(text))
+    copy.write_text(text)
     return compile_snapshot(load(str(copy), environ))
-
-
-def _as_this_version(text: str) -> str:
-    """Leave out what this version does not know yet: one worker, and no Redis."""
-    document = yaml.safe_load(text)
-    document["workers"] = 1
-    document["cache"].pop("redis")
-    return yaml.safe_dump(document)

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgate.model import INACTIVE, ActiveToken, Freshness
-from fastgate.policy.freshness import is_fresh, lifetime
+from fastgate.model import INACTIVE, ActiveToken, Freshness, Remembered
+from fastgate.policy.freshness import ask_ahead, fresh_until, is_fresh, lifetime
 
 NOW = 1_700_000_000.0
 
@@ -93,3 +93,15 @@ def test_any_age(state, freshness, age):
         assert is_fresh(state, age / 2, freshness)
         patient = Freshness(freshness.ttl + 1, freshness.ttl_max + 1, freshness.ttl_neg + 1)
         assert is_fresh(state, age, patient)
+
+
+@given(st.floats(0, 1e6), st.floats(1, 1e5), st.floats(0.1, 1e4), st.floats(0, 1))
+def test_when_a_token_in_use_is_asked_about_ahead(fetched_at, ttl_max, ahead, spread):
+    """Figure 15: in the last fifth of its time at most, before its end, and not all at the same moment."""
+    remembered = Remembered(active(), fetched_at)
+    freshness = Freshness(ttl=1e9, ttl_max=ttl_max)
+    end = fresh_until(remembered, freshness)
+    window = min(ahead, ttl_max / 5)
+    moment = ask_ahead(remembered, freshness, ahead, spread)
+    assert moment == pytest.approx(end - window * (1.0 - spread / 2.0))
+    assert moment < end

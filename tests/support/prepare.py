@@ -11,11 +11,13 @@ from tests.support.corpus import Corpus
 from tests.support.keycloak import distribution
 from tests.support.oidc_provider import modules
 from tests.support.programs import checkers
+from tests.support.redis import server
 
 PARTS: dict[str, Callable[[], object]] = {
     "oidc-provider": modules,
     "corpus": Corpus,
     "checkers": checkers,
+    "redis": server,
     "keycloak": distribution,
 }
 

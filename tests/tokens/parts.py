@@ -77,7 +77,7 @@ def active(**claims):
 def peek(tokens, access, token):
     """Look into the memory as the gate does before it asks."""
     entry = tokens.recall(token_key(access.provider, token.value), token)
-    state = None if entry is None else tokens.fresh(access, entry)
+    state = None if entry is None else tokens.fresh(access, entry, token)
     if entry is not None and state is not None:
         tokens.hits_of(entry)[0] += 1
     return state

@@ -572,7 +572,7 @@ async def test_no_failure_tells_a_secret_or_what_the_peer_sent(idp, introspector
 
 async def test_one_log_line_per_kind_and_while(idp, introspector_of, clock):
     """N17, T39, I5: an alarm that says what to check, and does not drown the log."""
-    introspector = introspector_of(provider_at(idp))
+    introspector = introspector_of(provider_at(idp, failures=100))
     with structlog.testing.capture_logs() as logs:
         for _ in range(5):
             idp.will(says(b"", 401))

@@ -1,0 +1,44 @@
+"""One Redis for all tests of a file that do it no harm, and workers that use it."""
+
+from contextlib import AsyncExitStack
+
+import pytest
+
+from tests.conftest import real
+from tests.support.redis import Redis
+from tests.tokens.shared.parts import Worker
+
+
+@pytest.fixture(scope="module")
+def shared_redis():
+    with real(Redis) as redis:
+        yield redis
+
+
+@pytest.fixture
+def redis(shared_redis):
+    """Give an empty Redis, which must be as it was when the test ends."""
+    shared_redis.call("FLUSHALL")
+    return shared_redis
+
+
+@pytest.fixture
+def own_redis():
+    """Give a Redis of the test's own: it may be stopped, killed and changed."""
+    with real(Redis) as redis:
+        yield redis
+
+
+@pytest.fixture
+async def worker(idp):
+    """Start workers that stop at the end."""
+    async with AsyncExitStack() as stack:
+
+        async def start(redis, **changes):
+            settings = {name: changes.pop(name) for name in ("timeout", "secrets", "prefix") if name in changes}
+            if "idp_timeout" in changes:
+                changes["timeout"] = changes.pop("idp_timeout")
+            at = redis.settings(**settings) if hasattr(redis, "settings") else redis
+            return await stack.enter_async_context(Worker(at, changes.pop("idp", idp), **changes))
+
+        yield start
