@@ -1,4 +1,4 @@
-"""Where the microseconds of a remembered request go: by stage, by line (py-spy), and the Python alone (replay)."""
+"""Where the microseconds of a remembered request go: kernel and user, and the Python alone (replay, py-spy)."""
 
 import argparse
 import json
@@ -18,20 +18,17 @@ from bench.machine import PROXY_CORE, ROOT, NotPossibleError, description, progr
 from bench.parts import Part, World
 from bench.proxies import Gateway
 from bench.report import keep, told
-from bench.usage import cpu_times
+from bench.usage import CpuTimes, cpu_times
 from tests.support.process import scratch
 
 CONNECTIONS = 64
-RATE = 200
+RATE = 500
 """Samples per second."""
 LINES = 30
 STAGES = (
-    (r"^UpstreamConnection\.write ", "kernel and uvloop: writing to the upstream"),
-    (r"/dataplane/outbox\.py", "kernel and uvloop: writing small messages, together"),
-    (r"^Exchange\._write ", "kernel and uvloop: writing to the client"),
-    (r"^RequestHandler\.data_received ", "aiohttp: its parser, its queue"),
     (r"/dataplane/(express|layout|known|memo)\.py", "express lane: what is known of the head"),
     (r"/dataplane/express_exchange\.py", "express lane: the request under way"),
+    (r"/dataplane/outbox\.py", "collecting what is written"),
     (r"/dataplane/head\.py", "read the request's head"),
     (r"/fastgate/gate\.py|/policy/(routing|bearer|verification|refusing)\.py|/tokens/", "decide (gate.admit)"),
     (r"/policy/forwarding\.py", "write the head upstream"),
@@ -40,8 +37,7 @@ STAGES = (
     (r"/control/", "access log"),
     (r"/dataplane/(upstream|pool|health|deadline)\.py", "upstream connections, their pool and deadlines"),
     (r"/fastgate/dataplane/", "client connections, exchange: bookkeeping"),
-    (r"/aiohttp/", "aiohttp: start(), a task per request, finish_response"),
-    (r"/(uvloop|asyncio)/", "kernel and uvloop: reading, polling, waking tasks"),
+    (r"/bench/", "the replay itself"),
 )
 """A sample belongs to the stage of its innermost frame that has one."""
 
@@ -66,39 +62,53 @@ def run(arguments: argparse.Namespace) -> None:
         gateway = stack.enter_context(Gateway(tree=arguments.checkout.resolve()).open(World(origin, idp)))
         progress("cost of a request, unobserved")
         cost = _cost(gateway)
-        progress(f"sampling for {arguments.seconds:g} s")
-        stacks = _sample(spy, gateway, arguments.seconds)
     replayed = {}
     for tree in [arguments.checkout, *arguments.other]:
         progress(f"replaying {tree}")
         replayed[str(tree)] = _replay(tree.resolve())
-    stages, lines = _shares(stacks, cost)
-    result = {"machine": machine, "cpu_us": cost, "stages_us": stages, "lines_us": lines, "replay": replayed}
+    tree = arguments.checkout.resolve()
+    progress(f"sampling {tree} for {arguments.seconds:g} s")
+    python = replayed[str(arguments.checkout)]["least_us"]
+    stages, lines = _shares(_sample(spy, tree, arguments.seconds), python)
+    result = {
+        "machine": machine,
+        "live_us": {
+            "kernel: reading, writing, polling, the network stack": cost.system,
+            "Python, replayed alone": python,
+            "uvloop, and what the interpreter loses between system calls": cost.total - cost.system - python,
+        },
+        "stages_us": stages,
+        "lines_us": lines,
+        "replay": replayed,
+    }
     keep("profile", _page(result), json.dumps(result, indent=1) + "\n")
 
 
-def _cost(gateway: Part) -> float:
+def _cost(gateway: Part) -> CpuTimes:
     """Microseconds of CPU per request."""
     wrk.run(gateway.port, traffic.same(), seconds=1, connections=CONNECTIONS)
     before = cpu_times(gateway.pid)
     load = wrk.run(gateway.port, traffic.same(), seconds=5, connections=CONNECTIONS)
-    return (cpu_times(gateway.pid) - before).total / load.requests * 1e6
+    used = cpu_times(gateway.pid) - before
+    return CpuTimes(used.total / load.requests * 1e6, used.system / load.requests * 1e6)
 
 
-def _sample(spy: Path, gateway: Part, seconds: float) -> list[tuple[list[str], int]]:
-    """Stacks of the thread that serves, outermost frame first, and how often each was seen."""
+def _sample(spy: Path, tree: Path, seconds: float) -> list[tuple[list[str], int]]:
+    """Stacks of a replay, outermost frame first, and how often each was seen."""
     file = scratch("bench-profile") / "stacks"
     what = ["--format", "raw", "--rate", str(RATE), "--duration", str(round(seconds)), "--output", str(file)]
-    watching = subprocess.Popen([spy, "record", "--pid", str(gateway.worker), *what], stdout=subprocess.DEVNULL)
-    try:
-        wrk.run(gateway.port, traffic.same(), seconds=seconds + 2, connections=CONNECTIONS)
-        watching.wait(60)
-    finally:
-        watching.kill()
+    subprocess.run(
+        [spy, "record", *what, "--", *_replaying(tree, f"--seconds={seconds + 5}")],
+        cwd="/",
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
+        timeout=seconds + 60,
+    )
     stacks = []
     for line in file.read_text().splitlines():
         frames, _, count = line.rpartition(" ")
-        if "worker/process.py" in frames or "supervisor.py" in frames:
+        if "/dataplane/" in frames:
             stacks.append((frames.split(";"), int(count)))
     return stacks
 
@@ -112,15 +122,15 @@ def _shares(stacks: list[tuple[list[str], int]], cost: float) -> tuple[dict[str,
         stages[_stage(frames)] += count
         lines[next((frame for frame in reversed(frames) if "/" in frame), "elsewhere")] += count
     return (
-        {name: round(count / total * cost, 1) for name, count in stages.most_common()},
-        {name: round(count / total * cost, 1) for name, count in lines.most_common(LINES)},
+        {name: count / total * cost for name, count in stages.most_common()},
+        {name: count / total * cost for name, count in lines.most_common(LINES)},
     )
 
 
 def _stage(frames: list[str]) -> str:
     for frame in reversed(frames):
         # Frames are "function (path:line)"; paths of the package begin without a slash.
-        text = re.sub(r"\((fastgate|aiohttp|uvloop|asyncio)/", r"(/\1/", frame)
+        text = re.sub(r"\((fastgate|bench)/", r"(/\1/", frame)
         for pattern, stage in STAGES:
             if re.search(pattern, text):
                 return stage
@@ -129,14 +139,17 @@ def _stage(frames: list[str]) -> str:
 
 def _replay(tree: Path) -> dict[str, Any]:
     """Run this bench's replay on a checkout's fastgate: the package that is imported first stays."""
+    done = subprocess.run(_replaying(tree), cwd="/", stdout=subprocess.PIPE, check=True, timeout=300)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _replaying(tree: Path, *arguments: str) -> list[str]:
     code = (
         f"import runpy, sys; sys.path.insert(0, {str(tree)!r}); import fastgate; "
         f"sys.path.insert(0, {str(ROOT)!r}); runpy.run_module('bench.replay', run_name='__main__')"
     )
-    command = ["taskset", "-c", str(PROXY_CORE), sys.executable, "-c", code]
-    done = subprocess.run(command, cwd="/", stdout=subprocess.PIPE, check=True, timeout=300)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return ["taskset", "-c", str(PROXY_CORE), sys.executable, "-c", code, *arguments]
 
 
 def _page(result: dict[str, Any]) -> str:
@@ -146,12 +159,14 @@ def _page(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             "# Where the microseconds of a remembered request go\n",
-            f"A request cost {result['cpu_us']:.1f} us of CPU, unobserved; the shares are py-spy's.\n",
-            _shares_table("stage", result["stages_us"]),
+            "A request under load, unobserved, in us of CPU:\n",
+            _shares_table("part", result["live_us"]),
             "The Python alone, replayed without kernel and network, in us per request:\n",
             table(["checkout", "least", "tenth"], trees),
             "The same with other requests, least of this checkout:\n",
             _shares_table("requests", next(iter(replayed.values()))["others_us"]),
+            "Where the replay spends them (py-spy's samples of the least):\n",
+            _shares_table("stage", result["stages_us"]),
             "The pure steps alone, in us (least of many):\n",
             _shares_table("step", pieces),
             "Innermost lines:\n",

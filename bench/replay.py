@@ -4,6 +4,7 @@ The real data plane between two transports that only hand octets over. Hundreds 
 counts, so that the figure holds on a machine that others use; it prints JSON for `python -m bench profile`.
 """
 
+import argparse
 import asyncio
 import json
 import os
@@ -175,8 +176,13 @@ def _pieces(world: World) -> dict[str, float]:
     return {name: min(timeit.repeat(step, number=500, repeat=60)) / 500 * 1e6 for name, step in steps.items()}
 
 
-async def _main() -> None:
+async def _main(seconds: float | None) -> None:
     world = World()
+    if seconds is not None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            await world.slices(traffic.same(), SLICES)
+        return
     slices = sorted(await world.slices(traffic.same(), SLICES))
     others = {
         name: min(await world.slices(requests, slices_of_it))
@@ -195,4 +201,6 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_main())
+    parser = argparse.ArgumentParser(prog="python -m bench.replay")
+    parser.add_argument("--seconds", type=float, help="replay for so long, for a profiler to watch, and print nothing")
+    uvloop.run(_main(parser.parse_args().seconds))
