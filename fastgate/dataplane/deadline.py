@@ -32,8 +32,9 @@ class Deadline:
         self._at = None
 
     def close(self) -> None:
-        """Release the timer for good."""
+        """Release the timer for good, and whoever was to be told: both would hold each other."""
         self._at = None
+        self._expired = _nothing
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -55,3 +56,7 @@ class Deadline:
             return
         self._at = None
         self._expired()
+
+
+def _nothing() -> None:
+    """Nobody is told."""

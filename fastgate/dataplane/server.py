@@ -160,6 +160,7 @@ class DownstreamProtocol(RequestHandler):
         self._write_deadline.close()
         super().connection_lost(exc)
         self._inbox = b""
+        self._express = None  # it knows us, too
 
     def force_close(self) -> None:
         """Let go of the client: also aiohttp's way to close an idle connection, and to say that one was lost."""

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from contextvars import Context
 from typing import Generic, TypeVar
 
-from fastgate.errors import Cannot, IntrospectionError
+from fastgate.errors import Cannot, FastgateError, IntrospectionError
 from fastgate.stats import Counter
 
 K = TypeVar("K", bound=Hashable)
@@ -38,7 +38,11 @@ class Flights(Generic[K, T]):
             self._counter.add("started" if flight is None else "joined")
         if flight is None:
             flight = self.start(key, load)
-        return await asyncio.shield(flight)
+        try:
+            return await asyncio.shield(flight)
+        finally:
+            # What is raised here leads by its traceback to this frame: holding the flight, it would hold itself.
+            del flight
 
     def start(self, key: K, load: Callable[[], Awaitable[T]]) -> asyncio.Future[T]:
         """Start `load` without waiting for it, unless one is under way for `key`."""
@@ -59,6 +63,10 @@ class Flights(Generic[K, T]):
     async def _fly(self, key: K, flight: asyncio.Future[T], load: Callable[[], Awaitable[T]]) -> None:
         try:
             result = await load()
+        except FastgateError as error:
+            # Nothing is to be learned from the way it came, which leads back to this flight: a flood of failures, each
+            # a cycle, would let the garbage collector stop everything.
+            self._end(key, flight, error.with_traceback(None))
         except Exception as error:  # noqa: BLE001 - it is the waiters' to raise, whatever it is
             self._end(key, flight, error)
         else:

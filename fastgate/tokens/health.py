@@ -14,6 +14,8 @@ log: Final = structlog.get_logger("fastgate.tokens")
 OUT_OF_REACH: Final = frozenset({Cannot.TIMEOUT, Cannot.UNAVAILABLE})
 """The failures during which a known-active token may go on, where the provider allows it."""
 
+ANSWERS_AGAIN: Final = "identity_provider_answers_again"
+HELD_OFF: Final = "identity_provider_held_off"
 ADVICE: Final = {
     Cannot.TIMEOUT: "is it slow, or is a firewall dropping packets?",
     Cannot.UNAVAILABLE: "is it running, and is it reachable from here?",
@@ -26,11 +28,13 @@ ADVICE: Final = {
 class Health:
     """The outcome of the last question; a warning per kind of failure, now and then."""
 
-    __slots__ = ("_provider", "_quiet", "out_of_reach", "problem", "reachable")
+    __slots__ = ("_provider", "_quiet", "_told", "out_of_reach", "problem", "reachable")
 
     def __init__(self, provider: IdentityProvider, clock: Clock) -> None:
         self._provider = provider
         self._quiet = Quiet(clock)
+        self._told = False
+        """Whether the last line said that something is wrong."""
         self.reachable: bool | None = None
         """None: not asked yet."""
         self.out_of_reach = False
@@ -40,9 +44,11 @@ class Health:
 
     def succeeded(self) -> None:
         """Take note of an answer that could be understood."""
-        if self.reachable is False:
-            log.info("identity_provider_answers_again", **self._labels())
-            self._quiet.over()
+        # One that fails and answers by turns is not told about each time; later successes make up for it.
+        if self._told and self._quiet.suppressed(ANSWERS_AGAIN) is not None:
+            self._told = False
+            log.info(ANSWERS_AGAIN, **self._labels())
+            self._quiet.over(ANSWERS_AGAIN)
         self.reachable = True
         self.out_of_reach = False
         self.problem = None
@@ -56,6 +62,7 @@ class Health:
         suppressed = self._quiet.suppressed(error.kind)
         if suppressed is None:
             return
+        self._told = self._told or error.kind is not Cannot.OVERLOADED
         log.warning(
             "identity_provider_failed",
             kind=str(error.kind),
@@ -67,11 +74,16 @@ class Health:
 
     def held_off(self, error: IntrospectionError, failures: int) -> None:
         """Warn that nothing more is asked for now."""
+        suppressed = self._quiet.suppressed(HELD_OFF)
+        if suppressed is None:
+            return
+        self._told = True
         log.warning(
-            "identity_provider_held_off",
+            HELD_OFF,
             failures=failures,
             kind=str(error.kind),
             advice="asked once a second until it answers; new tokens get 503 meanwhile",
+            suppressed=suppressed,
             **self._labels(),
         )
 

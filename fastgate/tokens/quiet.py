@@ -31,6 +31,6 @@ class Quiet:
         self._until[kind] = now + QUIET_SECONDS
         return self._suppressed.pop(kind, 0)
 
-    def over(self) -> None:
-        """What was told is over: the next line of any kind is written."""
-        self._until.clear()
+    def over(self, said: Hashable) -> None:
+        """A line of the kind `said` told that it is over: the next line of any other kind is written."""
+        self._until = {kind: until for kind, until in self._until.items() if kind == said}

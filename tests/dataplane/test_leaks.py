@@ -40,6 +40,11 @@ KEPT = (Download, DownstreamProtocol, Exchange, Pump, Tunnel, Upload)
 
 def alive(*kinds: type) -> int:
     gc.collect()
+    return held(*kinds)
+
+
+def held(*kinds: type) -> int:
+    """Count those that are alive, or wait for the garbage collector."""
     return sum(isinstance(each, kinds) for each in gc.get_objects())
 
 
@@ -107,6 +112,20 @@ async def test_a_client_that_leaves_at_any_octet(upstream: Upstream, plane: Plan
     await before.is_back(upstream)
     complete = [each for each in upstream.requests if each.complete.is_set() and each.method != "GET"]
     assert len(complete) <= len(raw) + 1 - end
+
+
+async def test_a_connection_leaves_nothing_for_the_garbage_collector(upstream: Upstream, plane: Plane):
+    """Figure 25: clients that make a connection for each request must not have it stop everything, again and again."""
+    before = alive(DownstreamProtocol)
+    gc.disable()
+    try:
+        async with await plane.client() as client:
+            await client.send(GET)
+            await upstream.head(0)
+            assert held(DownstreamProtocol) == before + 1
+        await plane.until(lambda: held(DownstreamProtocol) == before, "the connection to be forgotten")
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 5])

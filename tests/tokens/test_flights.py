@@ -1,6 +1,8 @@
 import asyncio
 import contextvars
 import gc
+import weakref
+from contextlib import suppress
 
 import pytest
 
@@ -92,6 +94,30 @@ async def test_an_error_goes_to_its_own_waiters_and_the_next_one_starts_anew():
     good = Load("fresh")
     good.go.set()
     assert await flights.join("k", good) == "fresh"
+
+
+async def test_a_failure_leaves_nothing_for_the_garbage_collector():
+    """Figure 25: a flood of failures must not have it stop everything, again and again."""
+    flights = Flights()
+    load = Load(IntrospectionError(Cannot.TIMEOUT, "slow"))
+    failed = weakref.ref(load.outcome)
+
+    async def wait():
+        with suppress(IntrospectionError):
+            await flights.join("k", load)
+
+    tasks = [asyncio.ensure_future(wait()) for _ in range(3)]
+    await turns()
+    gc.collect()
+    gc.disable()
+    try:
+        load.go.set()
+        await asyncio.gather(*tasks)
+        await turns()
+        del load.outcome
+        assert failed() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_waiter_that_is_woken_by_an_error_can_start_the_next_load_at_once():

@@ -602,10 +602,30 @@ async def test_the_next_outage_is_told_at_once(idp, introspector_of):
             idp.will(says(b"", 500))
             await failure(introspector)
             await introspector.introspect("t")
+            idp.will(says(b"", 500))
+            await failure(introspector)
     assert [line["event"] for line in logs] == [
         "identity_provider_failed",
         "identity_provider_answers_again",
-    ] * 2
+        "identity_provider_failed",
+    ]
+
+
+async def test_it_fails_and_answers_by_turns(idp, introspector_of, clock):
+    """T39: a few lines, and the last one says how things are."""
+    introspector = introspector_of(provider_at(idp, failures=1))
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(10):
+            idp.will(says(b"", 500), idp.truth)
+            await failure(introspector)
+            while introspector.status()["held_off"]:  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.002)
+        assert len(logs) == 5
+        clock.pass_(10)
+        await introspector.introspect("t")
+        await introspector.introspect("t")
+    told = ["identity_provider_held_off", "identity_provider_failed", "identity_provider_answers_again"]
+    assert [line["event"] for line in logs] == [*told, *told]
 
 
 # --- the probe --------------------------------------------------------------------------------------------------

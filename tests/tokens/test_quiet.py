@@ -16,5 +16,7 @@ def test_what_was_told_is_over(clock):
     """The next line is news again."""
     quiet = Quiet(clock)
     quiet.suppressed("a")
-    quiet.over()
+    assert quiet.suppressed("over") == 0
+    quiet.over("over")
     assert quiet.suppressed("a") == 0
+    assert quiet.suppressed("over") is None
