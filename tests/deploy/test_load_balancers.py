@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from tests.support import programs
+from tests.support.balancer import haproxy
 from tests.support.client import RawClient
 from tests.support.process import Process, answers, free_port, scratch
 from tests.support.upstream import CLOSE, Upstream, answer
@@ -49,20 +50,6 @@ class Pair:
     def got(self):
         """Return how many requests each was sent."""
         return [len(upstream.requests) for upstream in self.each]
-
-
-def haproxy(program, deploy, folder, servers):
-    port, health = free_port(), free_port()
-    text = (deploy / "haproxy.cfg").read_text().replace("maxconn 20000", "maxconn 200")
-    text = text.replace("inter 2s fastinter 500ms downinter 1s", "inter 100ms")
-    for number, (server, admin) in enumerate(servers, 1):
-        name = f"fastgate-{number}"
-        text = text.replace(f"server {name} {name}:8000", f"server {name} 127.0.0.1:{server} port {admin}")
-    assert text.count("127.0.0.1:") == 2
-    file = folder / "haproxy.cfg"
-    file.write_text(text)
-    env = {"LISTEN": f"127.0.0.1:{port}", "HEALTH": f"127.0.0.1:{health}"}
-    return port, Process("haproxy", [program, "-db", "-f", str(file)], env=env)
 
 
 def nginx(program, deploy, folder, servers):

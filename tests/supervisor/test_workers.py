@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trustme
@@ -300,3 +301,22 @@ async def test_an_upstream_of_nobody(idp, upstream):
             assert (await gateway.get("/x")).status == 200
         status = (await gateway.status())["upstreams"]["upstream"]
         assert status[f"127.0.0.1:{upstream.port}"]["open_connections"] == 2
+
+
+async def test_redis_is_loaded_once_for_all_of_them(idp, upstream):
+    """Figure 19: 20 MiB that every worker would have otherwise; who does not use it does not load it."""
+    unreachable = {"redis": {"url": "redis://127.0.0.1:9/0", "secrets": ["a-secret-that-seals-what-lies-in-redis"]}}
+    async with Fleet(config(idp, upstream, **TWO)) as gateway:
+        (zygote,) = gateway.named("fastgate-zygote")
+        assert "/hiredis/" not in mapped(zygote)
+        gateway.write({"cache": unreachable})
+        gateway.process.signal(signal.SIGHUP)
+        (reloaded,) = await gateway.logged("configuration reloaded")
+        assert reloaded["renewed"] == ["cache"]
+        assert "/hiredis/" in mapped(zygote)
+        assert (await gateway.status())["cache"]["shared"]["reachable"] is False
+
+
+def mapped(pid):
+    """List the files that a process has loaded."""
+    return Path(f"/proc/{pid}/maps").read_text()

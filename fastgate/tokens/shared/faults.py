@@ -47,7 +47,7 @@ ADVICE: Final = {
     Fault.TLS: "does it speak TLS on this port, with a certificate that `cache.redis.tls` trusts?",
     Fault.AUTH: "it refuses our user name or password",
     Fault.LOADING: "it is loading its data; this passes",
-    Fault.CLUSTER: "no node serves every key: is a failover under way, and is the URL of the right kind?",
+    Fault.CLUSTER: "nobody serves every key: is a failover under way, and is the URL of the right kind?",
     Fault.PROTOCOL: "is this a Redis, and of the kind that the URL says?",
     Fault.READ_ONLY: "it is a replica: nothing is shared until it is the master, or the URL names the master",
     Fault.PERMISSION: "its ACL lacks a command, key pattern or channel pattern for our user",
