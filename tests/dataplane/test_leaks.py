@@ -80,6 +80,8 @@ class Baseline:
         await self.plane.until(lambda: descriptors() <= self.fds, "every descriptor to be closed")
         await self.plane.until(lambda: len(asyncio.all_tasks()) <= self.tasks, "every task to end")
         assert alive(*KEPT) <= self.objects
+        # Who broke off an upload is noticed there when the connection ends: not before, and perhaps after all of that.
+        await upstream.until(lambda: all(each.ended.is_set() for each in upstream.connections), "the upstream")
         upstream.broken.clear()
 
 
