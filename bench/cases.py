@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from bench import parts, streams, traffic
-from bench.crowd import Burst, Crowded, Hanging
+from bench.crowd import Beside, Burst, Crowded
 from bench.figures import Target
 from bench.loads import Load, Requests
 from bench.parts import Part
@@ -242,9 +242,23 @@ CASES = (
         "at any time wait for answers about tokens of which the identity provider says nothing.",
         (
             Subject("quiet", FASTGATE, LIVE),
-            Subject("200 wait", FASTGATE, Hanging(LIVE, 300), "quiet"),
+            Subject("200 wait", FASTGATE, Beside(LIVE, traffic.cold, 300, 1000), "quiet"),
         ),
         (Target("p99 of hits while the IdP hangs", "200 wait", 2, "p99_ms", "quiet"),),
+        figure="p99_ms",
+        seconds=2,
+        remembered=False,
+    ),
+    Case(
+        "flood",
+        "Live traffic beside a flood of invented tokens",
+        "GET with a remembered token over 32 connections with a pause of 10 ms on average: alone, and while 250 others "
+        "send 5,000 requests a second, each with a token of its own that nobody has issued.",
+        (
+            Subject("quiet", FASTGATE, LIVE),
+            Subject("5,000 unknown a second", FASTGATE, Beside(LIVE, traffic.invented, 250, 50), "quiet"),
+        ),
+        (Target("p99 of hits beside invented tokens", "5,000 unknown a second", 2, "p99_ms", "quiet"),),
         figure="p99_ms",
         seconds=2,
         remembered=False,

@@ -3,6 +3,7 @@
 import selectors
 import socket
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
@@ -40,15 +41,15 @@ class Crowded:
 
 
 @dataclass(frozen=True)
-class Hanging:
-    """Live traffic while clients wait for an identity provider that says nothing about their tokens.
-
-    They come with pauses of a second on average, get an error after the gateway's two seconds, and come again with
-    another token: two thirds of them wait at any time.
-    """
+class Beside:
+    """Live traffic beside clients with tokens that nobody knows yet."""
 
     live: Load
+    requests: Callable[[], tuple[bytes, ...]]
+    """What the others send."""
     clients: int
+    pause_ms: int
+    """Between an answer and the next request of each of them, on average."""
 
     def prepare(self, proxy: Part, stack: ExitStack) -> None:
         """Warm up the live traffic."""
@@ -56,8 +57,10 @@ class Hanging:
 
     def measure(self, proxy: Part, seconds: float) -> Figures:
         """Measure the live traffic once the others have come; then let the gateway finish with them."""
-        cold = traffic.cold()
-        with wrk.start(proxy.port, cold, seconds=seconds + 10, connections=self.clients, pause_ms=1000) as others:
+        many, pause_ms = self.clients, self.pause_ms
+        with wrk.start(
+            proxy.port, self.requests(), seconds=seconds + 10, connections=many, pause_ms=pause_ms
+        ) as others:
             try:
                 time.sleep(3)
                 return self.live.measure(proxy, seconds)

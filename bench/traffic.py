@@ -12,6 +12,7 @@ NARROW = "bench-narrow-0123456789abcdef0123456789abcde"
 TOKENS = 10_000
 DRAWN = 65_536
 """Requests drawn from the TOKENS: some 8,000 of them occur, the first one 6,700 times."""
+INVENTED = 100_000
 _VARIANTS = 4096
 
 
@@ -70,6 +71,11 @@ def known(number: int) -> str:
 def cold() -> tuple[bytes, ...]:
     """As many tokens, about each of which the identity provider is silent for a minute."""
     return tuple(get(slow_token(60_000, number)) for number in range(TOKENS))
+
+
+def invented() -> tuple[bytes, ...]:
+    """More tokens than come to be used twice in one measurement, none of which the identity provider knows."""
+    return tuple(get(f"no-such-token-{number:08}-{number * 7919:012}") for number in range(INVENTED))
 
 
 _USUAL = (
