@@ -25,6 +25,8 @@ PROMPT_SECONDS: Final = 0.02
 """How long after its end a lease is looked at again."""
 ASK_SHARE: Final = 4
 """Who takes over late has at least this share of the provider's timeout, one in so many, to ask."""
+LANDED_MAX: Final = 3
+"""Answers that land while we ask for the lease and will not do: then somebody plays with us, or with our routes."""
 INACTIVE_MAX: Final = 1000
 """Inactive tokens that one worker keeps in Redis: a flood of invented ones does not fill it."""
 
@@ -123,7 +125,7 @@ class Obtaining:
         """Ask for everybody, or wait for who does; take over from one that died."""
         timeout = question.provider.timeout
         until = self._clock.monotonic() + timeout
-        waited = False
+        waited, landed = False, 0
         while (left := until - self._clock.monotonic()) > 0.0:
             claimed = await self._claim(question, place, known)
             if isinstance(claimed, Lease):
@@ -138,7 +140,11 @@ class Obtaining:
                 return await self._alone(question)
             if isinstance(claimed, Learned):
                 return claimed
-            known = claimed or known
+            if isinstance(claimed, bytes):
+                landed += 1
+                if landed == LANDED_MAX:
+                    return await self._alone(question)
+                known = claimed
         raise IntrospectionError(Cannot.TIMEOUT, f"no answer within {timeout:g} s by the worker that asks")
 
     async def _regained(self) -> bool:

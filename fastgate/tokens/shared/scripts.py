@@ -27,7 +27,7 @@ return {value, redis.call('PTTL', KEYS[1])}
 
 CLAIM: Final = Script("""
 local value = redis.pcall('GET', KEYS[1])
-if type(value) == 'string' and (ARGV[1] == '' or string.sub(value, 1, #ARGV[1]) ~= ARGV[1]) then
+if type(value) == 'string' and value ~= '' and (ARGV[1] == '' or string.sub(value, 1, #ARGV[1]) ~= ARGV[1]) then
   return {'landed', value, redis.call('PTTL', KEYS[1])}
 end
 local taken = redis.pcall('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3])

@@ -68,6 +68,34 @@ async def test_ten_thousand_poisoned_values(redis, idp, worker):
     assert one.up
 
 
+@pytest.mark.parametrize("value", [b"", b"x", b"f", b"\0" * 200], ids=["empty", "short", "shorter than a mark", "long"])
+async def test_a_poisoned_value_costs_a_question(redis, idp, worker, value):
+    """R7: the request is answered as if nothing had been there, at once, and what is true is written over it."""
+    idp.tokens["t"] = {"sub": "alex"}
+    one = await worker(redis)
+    redis.call("SET", one.key("t"), value)
+    assert (await one.get("t")).claims["sub"] == "alex"
+    await one.landed()
+    assert len(idp.questions) == 1
+    assert redis.call("GET", one.key("t")) != value
+    assert one.count("leases", "owner") == 1
+
+
+async def test_values_that_change_all_the_time(redis, idp, worker, monkeypatch):
+    """R7: whoever may write to Redis makes us ask; he keeps nobody waiting."""
+    idp.tokens["t"] = {"sub": "alex"}
+    one = await worker(redis)
+    claim = one.shared._leases.claim
+
+    async def poisoned(place, known, seconds):
+        redis.call("SET", place.state, random.randbytes(100))
+        return await claim(place, known, seconds)
+
+    monkeypatch.setattr(one.shared._leases, "claim", poisoned)
+    assert (await one.get("t")).claims["sub"] == "alex"
+    assert one.count("leases", "alone") == 1
+
+
 async def test_every_bit_of_a_value(redis, idp, worker):
     """T38: none may be changed, and no octet be missing."""
     idp.tokens["t"] = {"sub": "alex"}
