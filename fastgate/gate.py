@@ -95,7 +95,10 @@ class Gate:
         return Admission(snapshot, head, route, access, token)
 
     def again(self, admission: Admission) -> Forward | Reply | None:
-        """Decide on what is remembered; None: the token is to be asked about, or the snapshot is no longer in force."""
+        """Decide on what is remembered, or that nobody may be asked now.
+
+        None: the token is to be asked about, or the snapshot is no longer in force.
+        """
         if admission.snapshot is not self.snapshot:
             return None
         entry = admission.entry
@@ -111,7 +114,11 @@ class Gate:
             admission.hits[0] += 1
             return admission.answer
         entry = self._tokens.recall(admission.key, admission.token)  # 6
-        return None if entry is None else self._decide_anew(admission, entry)
+        answer = None if entry is None else self._decide_anew(admission, entry)
+        if answer is not None:
+            return answer
+        error = self._tokens.refusal(admission.access, admission.key, entry)
+        return None if error is None else replies.introspection_failed(error, admission.route.name)
 
     def _is_revoked(self, admission: Admission) -> bool:
         if not admission.fingerprints:

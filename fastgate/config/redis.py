@@ -83,5 +83,5 @@ class Redis(Section):
             description="How long one operation may take, 1s at most. One that takes longer is given up, and Redis is "
             "left alone until it answers again."
         ),
-    ] = 0.05
+    ] = 0.04
     tls: Annotated[RedisTls, Field(description="TLS towards Redis.")] = RedisTls()

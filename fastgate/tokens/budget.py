@@ -1,17 +1,23 @@
 """How many inactive answers a second the authorization server is asked to give."""
 
 from collections.abc import Callable
+from typing import Final
+
+SAMPLES: Final = 16
+"""Answers over which the share of inactive ones is judged."""
 
 
 class InactiveBudget:
     """A token bucket charged for every *inactive* answer to a question about an unknown token.
 
     While it is overdrawn, unknown tokens are refused without a question: a flood of random tokens costs the
-    authorization server `rate` questions a second, plus those under way when the budget ran out. Tokens known
-    to be active never ask. It is overdrawn by `burst` at most: the debt of a flood is paid in bounded time.
+    authorization server `rate` questions a second, one after the other. Questions under way count for what they will
+    cost if they are like the last ones: a flood does not come in bursts, and good tokens, however many at once, cost
+    nothing. Tokens known to be active never ask. It is overdrawn by `burst` at most: the debt of a flood is paid in
+    bounded time.
     """
 
-    __slots__ = ("_at", "_burst", "_level", "_monotonic", "_rate")
+    __slots__ = ("_at", "_burst", "_level", "_monotonic", "_rate", "_share", "_under_way")
 
     def __init__(self, rate: float, burst: float, monotonic: Callable[[], float]) -> None:
         """`rate` in answers per second, more than 0; `burst` in answers, at least 1."""
@@ -20,16 +26,28 @@ class InactiveBudget:
         self._level = self._burst
         self._monotonic = monotonic
         self._at = monotonic()
+        self._under_way = 0
+        self._share = 0.0
+        """Of the last answers, how many were inactive."""
 
-    def charge(self) -> None:
-        """One inactive answer came."""
-        self._refill()
-        self._level = max(self._level - 1.0, -self._burst)
+    def asked(self) -> None:
+        """A question about an unknown token was sent."""
+        self._under_way += 1
+
+    def answered(self, *, inactive: bool | None) -> None:
+        """The answer came; None: there was none."""
+        self._under_way -= 1
+        if inactive is None:
+            return
+        self._share += (inactive - self._share) / SAMPLES
+        if inactive:
+            self._refill()
+            self._level = max(self._level - 1.0, -self._burst)
 
     def wait(self) -> float:
         """Seconds until an unknown token may be asked about again; 0.0: now."""
         self._refill()
-        return max(0.0, (1.0 - self._level) / self._rate)
+        return max(0.0, (1.0 - self._level + self._under_way * self._share) / self._rate)
 
     def _refill(self) -> None:
         now = self._monotonic()

@@ -31,6 +31,9 @@ class Flights(Generic[K, T]):
     def __len__(self) -> int:
         return len(self._under_way)
 
+    def __contains__(self, key: K) -> bool:
+        return key in self._under_way
+
     async def join(self, key: K, load: Callable[[], Awaitable[T]]) -> T:
         """Wait for the load of `key` that is under way, or start `load`; raises what the load raises."""
         flight = self._under_way.get(key)

@@ -82,6 +82,15 @@ class Introspector:
             return True
         return False
 
+    def turn_away(self) -> IntrospectionError | None:
+        """What `introspect` would raise at once about an unknown token, and noted as there; None: it would ask."""
+        try:
+            self._refuse(known=False)
+        except IntrospectionError as error:
+            self._note(error)
+            return error
+        return None
+
     async def introspect(self, token: str, *, known: bool = False, seconds: float = math.inf) -> TokenState:
         """Ask about `token`; one `known` to have been active is not held back by a flood of unknown ones.
 
@@ -95,20 +104,12 @@ class Introspector:
         with self._in_use():
             try:
                 state = await self._in_time(token, min(seconds, self.provider.timeout), known=known)
-            except HeldOffError:
-                self._stats.introspections.add(name, "held_off")
-                raise
             except IntrospectionError as error:
-                self._stats.introspections.add(name, str(error.kind))
-                self._health.failed(error)
-                if error.kind is not Cannot.OVERLOADED:
-                    self._discovery.doubt()
+                self._note(error)
                 raise
         self._stats.introspections.add(name, "inactive" if state is INACTIVE else "active")
         self._stats.introspection_seconds.observe(self._clock.monotonic() - started, name)
         self._health.succeeded()
-        if state is INACTIVE and not known:
-            self._budget.charge()
         return state
 
     async def probe(self) -> None:
@@ -160,6 +161,16 @@ class Introspector:
             if not self._open:
                 self._idle.set()
 
+    def _note(self, error: IntrospectionError) -> None:
+        """Take note of a question that failed, or was not sent."""
+        if isinstance(error, HeldOffError):
+            self._stats.introspections.add(self.provider.name, "held_off")
+            return
+        self._stats.introspections.add(self.provider.name, str(error.kind))
+        self._health.failed(error)
+        if error.kind is not Cannot.OVERLOADED:
+            self._discovery.doubt()
+
     async def _in_time(self, token: str, seconds: float, *, known: bool) -> TokenState:
         self._refuse(known=known)
         asked = False
@@ -167,7 +178,7 @@ class Introspector:
             async with asyncio.timeout(seconds), self._lanes.slot(known=known):
                 self._refuse(known=known)
                 asked = True
-                state = await self._ask(token)
+                state = await (self._ask(token) if known else self._ask_about_unknown(token))
         except TimeoutError:
             failure = IntrospectionError(Cannot.TIMEOUT, f"no answer within {seconds:.3g} s")
         except IntrospectionError as error:
@@ -201,6 +212,16 @@ class Introspector:
                 await self._ask(secrets.token_urlsafe(32))
         except TimeoutError:
             raise IntrospectionError(Cannot.TIMEOUT, f"no answer within {self.provider.timeout:g} s") from None
+
+    async def _ask_about_unknown(self, token: str) -> TokenState:
+        self._budget.asked()
+        inactive = None
+        try:
+            state = await self._ask(token)
+            inactive = state is INACTIVE
+        finally:
+            self._budget.answered(inactive=inactive)
+        return state
 
     async def _ask(self, token: str) -> TokenState:
         endpoint = await self._endpoint()

@@ -36,6 +36,11 @@ class Introspectors:
         introspector = self._current.get(provider)
         return introspector is not None and introspector.refuses(known=known)
 
+    def turn_away(self, provider: IdentityProvider) -> IntrospectionError | None:
+        """Why an unknown token would be refused without a question to this provider, and noted; None: it would not."""
+        introspector = self._current.get(provider)
+        return None if introspector is None else introspector.turn_away()
+
     async def introspect(self, provider: IdentityProvider, token: str, *, known: bool, seconds: float) -> TokenState:
         """Ask this provider, also one of a former configuration, within so long. Raises IntrospectionError."""
         introspector = self._current.get(provider)

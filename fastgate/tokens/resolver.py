@@ -104,6 +104,18 @@ class Tokens:
             self._ask_ahead(access, entry, token)
         return state
 
+    def refusal(self, access: Access, key: bytes, entry: Entry | None) -> IntrospectionError | None:
+        """Say why nobody is asked about a token now of which nothing good is known; None: `resolve` it.
+
+        `entry` is what is remembered of it, if anything. `resolve` would say the same later, and cost more: a flood of
+        invented tokens must not keep those waiting who have good ones.
+        """
+        if entry is not None and entry.remembered.state is not INACTIVE:
+            return None
+        if key in self._flights or (self.shared is not None and self.shared.up):
+            return None
+        return self._introspectors.turn_away(access.provider)
+
     def settled_until(self, access: Access, entry: Entry) -> float:
         """Until when `fresh` need not be asked again, in monotonic seconds; `exp` is another matter."""
         ahead = access.provider.ask_ahead

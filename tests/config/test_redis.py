@@ -100,7 +100,7 @@ def test_what_is_compiled(snapshot):
     assert (compiled.prefix, compiled.timeout, compiled.tls) == ("gate", 0.02, None)
     assert compiled.secrets == (LONG, LONG + "x")
     plain = snapshot(redis("{url: 'redis://u:p@h'}")).settings.redis
-    assert (plain.username, plain.password, plain.prefix, plain.timeout) == ("u", "p", "fastgate", 0.05)
+    assert (plain.username, plain.password, plain.prefix, plain.timeout) == ("u", "p", "fastgate", 0.04)
     assert snapshot(VALID).settings.redis is None
 
 

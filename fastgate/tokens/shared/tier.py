@@ -46,6 +46,11 @@ class SharedTier:
         """Key the digests that single revoked tokens are known by; the first is for new ones."""
         return self._keyring.fingerprint_keys
 
+    @property
+    def up(self) -> bool:
+        """Whether others may know what this worker does not."""
+        return self._session.up
+
     async def start(self) -> None:
         """Begin; returns when it is known what was revoked, or when that has to wait for Redis."""
         await self._session.start(START_SECONDS)
