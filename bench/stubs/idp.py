@@ -3,9 +3,7 @@
 POST /introspect answers RFC 7662. Every token that begins with "bench" is active, and so is, for its lifetime, what
 POST /token gave (RFC 6749 section 4.4; `lifetime` in seconds is ours). Such a token says itself what it is good for:
 nothing is kept, any number can be minted. About "bench-wait-MS-..." it thinks MS milliseconds, "bench-narrow..." lacks
-the scope, "bench-as-SUBJECT-..." is somebody's. Who asks at /introspect/NAME is counted by that name: GET
-/questions/NAME says how many questions there were, GET /asking the ports of those who wait for an answer. POST /mood
-(`mood`) makes it well, hang, fail (500) or babble from now on.
+the scope. Who asks at /introspect/NAME is counted by that name: GET /questions/NAME says how many questions there were.
 """
 
 import asyncio
@@ -34,48 +32,28 @@ def mint(scope: str, lifetime: int) -> str:
 def claims(token: str) -> dict[str, Any]:
     """What is said about a token (RFC 7662 section 2.2)."""
     now = int(time.time())
-    scope, exp, subject = GRANTED, now + LIFETIME, "alex"
+    scope, exp = GRANTED, now + LIFETIME
     if token.startswith(MINTED):
         scope, exp, _ = json.loads(base64.urlsafe_b64decode(token.removeprefix(MINTED)))
     elif token.startswith("bench-narrow"):
         scope = "bench.other"
-    elif token.startswith("bench-as-"):
-        subject = token.split("-")[2]
     elif not token.startswith("bench"):
         return {"active": False}
     if exp <= now:
         return {"active": False}
-    return {"active": True, "sub": subject, "client_id": "bench", "scope": scope, "exp": exp}
+    return {"active": True, "sub": "alex", "client_id": "bench", "scope": scope, "exp": exp}
 
 
 def application() -> web.Application:
     """Make the server."""
     asked: Counter[str] = Counter()
-    asking: list[int] = []
-    mood = ["well"]
 
     async def introspect(request: web.Request) -> web.Response:
         asked[request.match_info.get("name", "")] += 1
         token = str((await request.post()).get("token", ""))
-        port = request.transport.get_extra_info("peername")[1] if request.transport is not None else 0
-        asking.append(port)
-        try:
-            if mood[0] == "hang":
-                await asyncio.sleep(3600)
-            if token.startswith("bench-wait-"):
-                await asyncio.sleep(int(token.split("-")[2]) / 1000)
-        finally:
-            asking.remove(port)
-        if mood[0] == "fail":
-            return web.Response(status=500)
-        return web.Response(text="<html>") if mood[0] == "babble" else web.json_response(claims(token))
-
-    async def feel(request: web.Request) -> web.Response:
-        mood[0] = str((await request.post())["mood"])
-        return web.Response()
-
-    async def waiting(_: web.Request) -> web.Response:
-        return web.json_response(asking)
+        if token.startswith("bench-wait-"):
+            await asyncio.sleep(int(token.split("-")[2]) / 1000)
+        return web.json_response(claims(token))
 
     async def token(request: web.Request) -> web.Response:
         form = await request.post()
@@ -93,8 +71,6 @@ def application() -> web.Application:
             web.post("/introspect/{name}", introspect),
             web.post("/token", token),
             web.get("/questions/{name}", questions),
-            web.get("/asking", waiting),
-            web.post("/mood", feel),
         ],
     )
     return app

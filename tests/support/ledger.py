@@ -123,7 +123,7 @@ class Ledger:
     # --- one client --------------------------------------------------------------------------------------------
 
     async def _client(self, *, keep: bool) -> None:
-        line: Line | None = None
+        line: _Line | None = None
         while not self._ending:
             line = await self._once(line, keep=keep)
             if self._pause:
@@ -131,7 +131,7 @@ class Ledger:
         if line is not None:
             line.close()
 
-    async def _once(self, line: "Line | None", *, keep: bool) -> "Line | None":
+    async def _once(self, line: "_Line | None", *, keep: bool) -> "_Line | None":
         """One request; returns the connection for the next one."""
         self._number += 1
         number = self._number
@@ -140,7 +140,7 @@ class Ledger:
         try:
             async with asyncio.timeout(PATIENCE):
                 if line is None or line.ended:
-                    line = await Line.connect(self.port)
+                    line = await _Line.connect(self.port)
                     self.connections += 1
                 answer = await line.ask(self._request(number, keep=keep))
         except TimeoutError:
@@ -187,7 +187,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
 
 
-class Line(asyncio.Protocol):
+class _Line(asyncio.Protocol):
     """One connection, one request at a time."""
 
     def __init__(self) -> None:
