@@ -6,7 +6,8 @@ from aiocache.base import BaseCache
 
 from fastgate.errors import FastgateError
 from fastgate.tokens.shared.line import Line
-from fastgate.tokens.shared.scripts import LAND, LOOK
+from fastgate.tokens.shared.looks import Looks
+from fastgate.tokens.shared.scripts import LAND
 from fastgate.tokens.shared.states import Found, StateSerializer, Unusable
 
 
@@ -38,9 +39,11 @@ class RedisStates(BaseCache):  # type: ignore[misc]  # aiocache has no types
 
     NAME = "fastgate"
 
-    def __init__(self, line: Line, serializer: StateSerializer) -> None:
+    def __init__(self, line: Line, serializer: StateSerializer, *, together: bool) -> None:
+        """`together`: see `Looks`."""
         super().__init__(serializer=serializer, timeout=None)
         self._line = line
+        self._looks = Looks(line, together=together)
 
     async def land(self, key: str, terms: Landing, value: bytes, how: str) -> None:
         """Write, then end the lease and tell. `how` is the milliseconds that `value` is kept; or drop, or keep.
@@ -57,7 +60,7 @@ class RedisStates(BaseCache):  # type: ignore[misc]  # aiocache has no types
 
     async def _get(self, key: str, encoding: str | None = None, _conn: Any = None) -> Found | None:
         del encoding, _conn
-        answer = await self._line.script(LOOK, [key], [])
+        answer = await self._looks.look(key)
         if answer is None:
             return None
         if len(answer) == 1:
@@ -87,7 +90,8 @@ class RedisStates(BaseCache):  # type: ignore[misc]  # aiocache has no types
         return await self._line.run(lambda client: client.execute_command(command.upper(), *args))
 
     async def _close(self, *_: Any, **__: Any) -> None:
-        """Nothing is open here: the line belongs to the session."""
+        """Finish what is under way; the line belongs to the session."""
+        await self._looks.close()
 
 
 def found(key: str, value: bytes, left: int) -> Found:

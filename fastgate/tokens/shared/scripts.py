@@ -18,12 +18,15 @@ class Script:
 
 
 LOOK: Final = Script("""
-local value = redis.pcall('GET', KEYS[1])
-if type(value) == 'table' then return {value.err} end
-if not value then return false end
-return {value, redis.call('PTTL', KEYS[1])}
+local found = {}
+for at, key in ipairs(KEYS) do
+  local value = redis.pcall('GET', key)
+  if type(value) == 'table' then found[at] = {value.err}
+  else found[at] = value and {value, redis.call('PTTL', key)} end
+end
+return found
 """)
-"""KEYS: state. Returns nil, [value, milliseconds left], or [error] for a value of another type."""
+"""KEYS: states. Returns for each nil, [value, milliseconds left], or [error] for a value of another type."""
 
 CLAIM: Final = Script("""
 local value = redis.pcall('GET', KEYS[1])

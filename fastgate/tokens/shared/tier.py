@@ -30,10 +30,10 @@ class SharedTier:
         """Open nothing yet. `book` holds the revocations that this worker knows."""
         self._keyring = Keyring(redis.secrets)
         line = Line(redis.timeout, stats)
-        states = RedisStates(line, StateSerializer(self._keyring, clock))
+        together = redis.kind != "cluster"
+        self._states = states = RedisStates(line, StateSerializer(self._keyring, clock), together=together)
         wakeups = Wakeups()
         self._book = book
-        together = redis.kind != "cluster"
         self._leases = Leases(line, states, self._keyring, redis.prefix, clock, stats, together=together)
         self._ledger = Ledger(line, self._keyring, redis.prefix, book, clock, stats)
         messages = Messages({self._leases.channel: wakeups.received, self._ledger.channel: self._ledger.received})
@@ -91,6 +91,7 @@ class SharedTier:
     async def close(self) -> None:
         """Tell what is still to be told, within its deadline, and end."""
         await self._obtaining.close()
+        await self._states.close()
         await self._ledger.close()
         await self._leases.close()
         await self._session.close()
