@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -46,15 +46,18 @@ class App:
         clock: Clock | None = None,
         fingerprint_key: bytes | None = None,
         revoked: Callable[[Mark], None] | None = None,
+        learned: Callable[[Sequence[Mark]], None] = lambda _: None,
         worker: int | None = None,
     ) -> None:
         """`load` reads and compiles the configuration; it raises ConfigError, at start and at every reload.
 
-        One of several gets the `fingerprint_key` of all, tells `revoked` what was revoked here, and has a number.
+        One of several gets the `fingerprint_key` of all, tells `revoked` what was revoked here and `learned` what on
+        other hosts, and has a number.
         """
         self._load = load
         self._fingerprint_key = fingerprint_key
         self._revoked = revoked
+        self._learned = learned
         self._clock = clock or SystemClock()
         self._snapshot = load()
         settings = self._started = self._snapshot.settings
@@ -97,7 +100,8 @@ class App:
         if settings.redis is not None:
             from fastgate.tokens.shared.tier import SharedTier  # noqa: PLC0415 - loads redis: 20 MiB for those who use it
 
-            await self._tokens.join(SharedTier(settings.redis, self._tokens.revoking, clock, self.stats))
+            shared = SharedTier(settings.redis, self._tokens.revoking, clock, self.stats, self._learned)
+            await self._tokens.join(shared)
         self._gate = Gate(self._snapshot, self._tokens, clock)
         self._upstreams = Upstreams(loop, self.stats)
         await self._upstreams.swap(self._snapshot.services.values())

@@ -328,9 +328,11 @@ class Fleet:
 
     # --- what workers and zygotes say --------------------------------------------------------------------------
 
-    def _said(self, member: Member, marks: list[Mark] | None) -> None:
-        if marks is not None:
+    def _said(self, member: Member, what: str, marks: list[Mark]) -> None:
+        if what == "revoked":
             self._go(self.ledger.spread(marks, besides=member))
+        elif what == "learned":
+            self.ledger.keep(marks)
         elif not self._ending:
             self._go(self._relieve_quietly(member))
 

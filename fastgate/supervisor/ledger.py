@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -11,7 +12,7 @@ from fastgate.clock import SystemClock
 from fastgate.model import Mark
 from fastgate.policy.digest import fingerprint
 from fastgate.supervisor.member import Member
-from fastgate.tokens.revocation import Revocations
+from fastgate.tokens.revocation import Revocations, RevocationsFullError
 from fastgate.worker.channel import GoneError, SilentError
 
 log = structlog.get_logger("fastgate.supervisor")
@@ -62,6 +63,12 @@ class Ledger:
             self._revocations.take(mark)
         others = [member for member in self._told() if member is not besides]
         await asyncio.gather(*(confirmed(member.learn(marks, WITHIN), member) for member in others))
+
+    def keep(self, marks: Sequence[Mark]) -> None:
+        """Know what a worker learned from other hosts: they tell the other workers, but not those that begin later."""
+        with suppress(RevocationsFullError):  # the worker, who has no more room either, has raised the alarm
+            for mark in marks:
+                self._revocations.take(mark)
 
     async def learn(self, members: Iterable[Member]) -> None:
         """Ask workers what they know: how long the tokens last that were met, and what other hosts revoked."""

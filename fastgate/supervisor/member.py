@@ -203,10 +203,8 @@ class Member:
             self.tally, self.cut = message["tally"], message["cut"]
         elif op == "closed":
             self.closed.set()
-        elif op == "revoked":
-            self._said(self, [Mark(*each) for each in message["marks"]])
-        elif op == "relieve":
-            self._said(self, None)
+        elif op in {"revoked", "learned", "relieve"}:
+            self._said(self, op, [Mark(*each) for each in message.get("marks", ())])
 
     def _lost(self) -> None:
         self.state = State.GONE
@@ -214,8 +212,9 @@ class Member:
         self.gone.set()
 
 
-Listener = Callable[[Member, list[Mark] | None], None]
-"""Is told of revocations that began in a worker; None instead of them: it was asked to end, and wants a successor."""
+Listener = Callable[[Member, str, list[Mark]], None]
+"""Is told of revocations that began in a worker ("revoked"), of those that it learned from other hosts ("learned"), and
+that it was asked to end and wants a successor ("relieve")."""
 
 
 def _told(error: RefusedError) -> str:

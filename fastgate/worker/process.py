@@ -99,6 +99,7 @@ class Worker:
                 lambda: snapshot,
                 fingerprint_key=bytes.fromhex(message["key"]),
                 revoked=self._noted,
+                learned=self._learned,
                 worker=number,
             )
             await app.start(alone=False)
@@ -187,6 +188,10 @@ class Worker:
             self._marks.append(mark)
         else:
             self._channel.tell("revoked", marks=[mark])
+
+    def _learned(self, marks: Sequence[Mark]) -> None:
+        """Tell of revocations on other hosts: our successor must know them, though Redis be gone by then."""
+        self._channel.tell("learned", marks=marks)
 
     async def _end(self, app: App, last: Sequence[int]) -> None:
         await app.stop_accepting(last)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol
 
@@ -60,10 +60,21 @@ class Ledger:
     Redis is not believed: a mark that none of us sealed is refused, one that vanished is put back by whoever knows it.
     """
 
-    def __init__(self, line: Line, keyring: Keyring, prefix: str, book: MarkBook, clock: Clock, stats: Stats) -> None:
+    def __init__(
+        self,
+        line: Line,
+        keyring: Keyring,
+        prefix: str,
+        book: MarkBook,
+        clock: Clock,
+        stats: Stats,
+        learned: Callable[[Sequence[Mark]], None],
+    ) -> None:
+        """`learned` is told what others revoked."""
         self._line = line
         self._keyring = keyring
         self._book = book
+        self._learned = learned
         self._clock = clock
         self._stats = stats
         self._keys = [f"{prefix}:{{marks}}:ledger", f"{prefix}:{{marks}}:tag"]
@@ -149,6 +160,7 @@ class Ledger:
             self._book.take(news)
         except RevocationsFullError:
             self._full("this worker has no room for more")
+        self._learned(news)
 
     def _opened(self, sealed: Iterable[Sealed]) -> Iterator[Mark]:
         """Read what one of us sealed; anything else is counted and refused."""

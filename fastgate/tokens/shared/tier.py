@@ -1,6 +1,6 @@
 """The shared tier: what one worker asked about is known to all, and what one revoked is refused by all."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from fastgate.clock import Clock
@@ -26,8 +26,18 @@ START_SECONDS: Final = 2.0
 class SharedTier:
     """Everything that this worker shares with others. Made inside the running loop."""
 
-    def __init__(self, redis: Redis, book: MarkBook, clock: Clock, stats: Stats) -> None:
-        """Open nothing yet. `book` holds the revocations that this worker knows."""
+    def __init__(
+        self,
+        redis: Redis,
+        book: MarkBook,
+        clock: Clock,
+        stats: Stats,
+        learned: Callable[[Sequence[Mark]], None] = lambda _: None,
+    ) -> None:
+        """Open nothing yet.
+
+        `book` holds the revocations that this worker knows; `learned` is told of those that others made.
+        """
         self._keyring = Keyring(redis.secrets)
         line = Line(redis.timeout, stats)
         together = redis.kind != "cluster"
@@ -35,7 +45,7 @@ class SharedTier:
         wakeups = Wakeups()
         self._book = book
         self._leases = Leases(line, states, self._keyring, redis.prefix, clock, stats, together=together)
-        self._ledger = Ledger(line, self._keyring, redis.prefix, book, clock, stats)
+        self._ledger = Ledger(line, self._keyring, redis.prefix, book, clock, stats, learned)
         messages = Messages({self._leases.channel: wakeups.received, self._ledger.channel: self._ledger.received})
         self._session = Session(redis, line, messages, self._ledger, stats)
         self._obtaining = Obtaining(self._session, states, self._leases, wakeups, redis.prefix, clock, stats)
