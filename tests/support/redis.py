@@ -211,8 +211,11 @@ class Cluster:
             "--cluster-yes",
             timeout=60,
         )
-        for node in self.nodes:
-            until(lambda node=node: b"cluster_state:ok" in node.call("CLUSTER", "INFO"), "the cluster")
+        until(self.whole, "the cluster")
+
+    def whole(self) -> bool:
+        """Say whether each of them knows that all slots are served."""
+        return all(b"cluster_state:ok" in node.call("CLUSTER", "INFO") for node in self.nodes)
 
     def settings(self, **changes: Any) -> Settings:
         addresses = tuple(("127.0.0.1", node.port) for node in self.nodes[:2])
