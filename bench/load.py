@@ -1,4 +1,7 @@
-"""Realistic users, by locust, and everything they need: an identity provider, an API, and fastgate in front of it."""
+"""Realistic users, by locust, and everything they need: an identity provider, an API, and fastgate in front of it.
+
+One fastgate, or two behind an HAProxy as deploy/haproxy.cfg describes it, with a Redis that they share.
+"""
 
 import argparse
 import json
@@ -7,14 +10,21 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from bench.machine import ROOT, NotPossibleError
+from tests.support.balancer import haproxy
+from tests.support.cache import Missing
 from tests.support.process import Process, answers, free_port, scratch
+from tests.support.programs import program
+from tests.support.redis import Redis
 
 LOCUSTFILE = "bench/locustfile.py"
 HEADLESS = ("--headless", "--only-summary", "--users=50", "--spawn-rate=25", "--run-time=30s")
@@ -22,13 +32,20 @@ HEADLESS = ("--headless", "--only-summary", "--users=50", "--spawn-rate=25", "--
 PROTECTED = {"scopes_required": ["bench.read"]}
 INACTIVE_RATE = 10_000
 """Invented tokens a second: the strangers among many users must not be held off with 503."""
+SECRET = "a-secret-that-seals-what-the-bench-leaves-in-redis"
+MAXCONN = 4000
+"""Connections that the HAProxy takes."""
+READY = 30.0
+"""Seconds for a gateway to hear from its identity provider."""
 
 
 class Ports(NamedTuple):
     """Where the parts listen, on loopback."""
 
     gateway: int
+    """What users ask: the gateway, or the HAProxy before two."""
     admin: int
+    """Of the gateway, or of one of the two."""
     idp: int
     api: int
 
@@ -40,6 +57,8 @@ USUAL = Ports(gateway=8000, admin=8001, idp=8002, api=8003)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what can be chosen."""
     parser.add_argument("--serve", action="store_true", help="start the parts, on ports 8000 to 8003, but not locust")
+    parser.add_argument("--hosts", type=int, choices=(1, 2), default=1, help="2: behind an HAProxy, sharing a Redis")
+    parser.add_argument("--workers", type=int, default=1, help="of each gateway")
     parser.add_argument("locust", nargs="*", metavar="ARGUMENT", help="for locust, after `--`: -- --users 200")
 
 
@@ -50,9 +69,9 @@ def run(arguments: argparse.Namespace) -> None:
     # No measurement: nothing is pinned.
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
     ports = USUAL if arguments.serve else Ports(*(free_port() for _ in Ports._fields))
-    with serving(ports):
+    with serving(ports, hosts=arguments.hosts, workers=arguments.workers):
         if arguments.serve:
-            _introduce()
+            _introduce(arguments.hosts)
             signal.pause()
         raise SystemExit(_finished(locust_command(ports, *HEADLESS, *arguments.locust)))
 
@@ -69,21 +88,62 @@ def locust_command(ports: Ports, *arguments: str) -> list[str]:
 
 
 @contextmanager
-def serving(ports: Ports, auth: object = PROTECTED) -> Iterator[None]:
-    """Run the parts, stop the parts; `auth` is what the gateway's one route asks for."""
-    file = scratch("bench-load") / "fastgate.yaml"
-    file.write_text(json.dumps(_gateway_config(ports, auth)))  # JSON is YAML
-    parts = {
-        ports.idp: ("bench.stubs.idp", str(ports.idp)),
-        ports.api: ("bench.stubs.api", str(ports.api)),
-        ports.gateway: ("fastgate", "run", "-c", str(file)),
-    }
+def serving(ports: Ports, auth: object = PROTECTED, *, hosts: int = 1, workers: int = 1) -> Iterator[None]:
+    """Run the parts, stop the parts; `auth` is what the gateway's one route asks for, `workers` are those of each."""
+    for port in ports:
+        if answers(port):
+            raise NotPossibleError(f"something listens on port {port} already")
     with ExitStack() as stack:
-        for port, (module, *arguments) in parts.items():
-            if answers(port):
-                raise NotPossibleError(f"something listens on port {port} already")
-            stack.enter_context(_part(module, arguments, port))
+        stack.enter_context(_part("bench.stubs.idp", [str(ports.idp)], ports.idp))
+        stack.enter_context(_part("bench.stubs.api", [str(ports.api)], ports.api))
+        if hosts == 1:
+            stack.enter_context(_gateway(ports, auth, {"workers": workers}))
+        else:
+            stack.enter_context(_gateways(ports, auth, hosts, workers))
         yield
+
+
+@contextmanager
+def _gateways(ports: Ports, auth: object, hosts: int, workers: int) -> Iterator[None]:
+    """Run a Redis, gateways that share it, and an HAProxy before them."""
+    try:
+        balancer, redis = program("haproxy"), Redis()
+    except Missing as missing:
+        raise NotPossibleError(str(missing)) from missing
+    shared = {"workers": workers, "cache": {"redis": {"url": redis.url, "secrets": [SECRET]}}}
+    admins = (ports.admin, *(free_port() for _ in range(hosts - 1)))
+    each = [ports._replace(gateway=free_port(), admin=admin) for admin in admins]
+    with redis, ExitStack() as stack:
+        for at in each:
+            stack.enter_context(_gateway(at, auth, shared))
+        servers = [(at.gateway, at.admin) for at in each]
+        folder = scratch("bench-haproxy")
+        _, process = haproxy(balancer, ROOT / "deploy", folder, servers, port=ports.gateway, maxconn=MAXCONN)
+        stack.callback(process.kill)
+        process.wait_until(lambda: answers(ports.gateway))
+        yield
+
+
+@contextmanager
+def _gateway(ports: Ports, auth: object, more: Mapping[str, Any]) -> Iterator[None]:
+    file = scratch("bench-load") / "fastgate.yaml"
+    file.write_text(json.dumps({**_gateway_config(ports, auth), **more}))  # JSON is YAML
+    with _part("fastgate", ["run", "-c", str(file)], ports.gateway):
+        deadline = time.monotonic() + READY
+        while not _ready(ports.admin):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"a gateway was not ready after {READY:g} s")
+            time.sleep(0.05)
+        yield
+
+
+def _ready(admin: int) -> bool:
+    """Whether a balancer may send requests there."""
+    try:
+        with urlopen(f"http://127.0.0.1:{admin}/readyz", timeout=10):
+            return True
+    except HTTPError:
+        return False
 
 
 @contextmanager
@@ -131,11 +191,12 @@ def _finished(command: Sequence[str]) -> int:
         raise
 
 
-def _introduce() -> None:
+def _introduce(hosts: int) -> None:
     locust = shlex.join([sys.executable, "-m", "locust", "-f", LOCUSTFILE])
+    gateway, its = ("fastgate", "its admin listener") if hosts == 1 else ("HAProxy before two", "one's admin listener")
     print(
         f"""\
-Running: fastgate on port {USUAL.gateway}, its admin listener on {USUAL.admin}, an identity provider on {USUAL.idp}, \
+Running: {gateway} on port {USUAL.gateway}, {its} on {USUAL.admin}, an identity provider on {USUAL.idp}, \
 an API on {USUAL.api}.
 
 with a web UI, http://127.0.0.1:8089

@@ -16,6 +16,7 @@ LIGHT = (
     *("--lifetime=2", "--shared-tokens=50", "--pause=0.03"),
 )
 """A few users for a few seconds, most of whose tokens expire meanwhile."""
+MANY_STRANGERS = '{"user_class_name": "Stranger", "weight": 8}'
 KINDS = {
     ("GET", "small"),
     ("GET", "100 KiB"),
@@ -68,11 +69,20 @@ async def test_users_of_a_gateway_that_works(parts, tmp_path):
         assert counted.keys() >= KINDS
 
 
+def test_users_of_two_hosts(tmp_path):
+    """T24: whichever worker of whichever host HAProxy asks, it refuses what was revoked at one, a second later."""
+    at = ports()
+    with serving(at, hosts=2, workers=2):
+        done = locust(at, tmp_path / "run")
+    assert done.returncode == 0, done.stdout
+    assert requests(tmp_path / "run", "Request Count").keys() >= KINDS
+
+
 def test_users_of_a_gateway_that_asks_nobody(tmp_path):
     """Whoever should be refused is let through: the run fails, and the table says at what."""
     at = ports()
     with serving(at, auth="none"):
-        done = locust(at, tmp_path / "run", "--run-time=2s")
+        done = locust(at, tmp_path / "run", "--run-time=2s", "--config-users", MANY_STRANGERS)
     assert done.returncode == 1, done.stdout
     failed = requests(tmp_path / "run", "Failure Count")
     assert failed["GET", "401 no token"]

@@ -7,10 +7,16 @@ from tests.support.process import Process, free_port
 
 
 def haproxy(
-    program: str, deploy: Path, folder: Path, servers: Sequence[tuple[int, int]], *, maxconn: int = 200
+    program: str,
+    deploy: Path,
+    folder: Path,
+    servers: Sequence[tuple[int, int]],
+    *,
+    port: int | None = None,
+    maxconn: int = 200,
 ) -> tuple[int, Process]:
     """Start it; returns the port it listens at. `servers` are the ports of each, for clients and for /readyz."""
-    port, health = free_port(), free_port()
+    port, health = port or free_port(), free_port()
     text = (deploy / "haproxy.cfg").read_text().replace("maxconn 20000", f"maxconn {maxconn}")
     text = text.replace("inter 2s fastinter 500ms downinter 1s", "inter 100ms")
     for number, (server, admin) in enumerate(servers, 1):
