@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import fleet, load, profile, report, runner
+from bench import cluster, fleet, load, profile, report, runner
 from bench.cases import CASES, Case
 from bench.machine import NotPossibleError, progress, settle
 
-COMMANDS = {"profile": profile, "load": load, "fleet": fleet}
+COMMANDS = {"profile": profile, "load": load, "fleet": fleet, "cluster": cluster}
 """What is not a case; each has options of its own."""
 
 

@@ -57,6 +57,16 @@ def rss_kib(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE // 1024
 
 
+def children(group: int) -> list[int]:
+    """List every living process of a group."""
+    return [pid for pid, stat in _stats() if int(stat[2]) == group]
+
+
+def open_files(pid: int) -> int:
+    """Count the descriptors of one process."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
 def _clock(pid: int) -> int:
     """The clock of a process's processor time, all its threads included: what clock_getcpuclockid(3) computes."""
     return (~pid << 3) | 2

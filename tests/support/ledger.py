@@ -123,7 +123,7 @@ class Ledger:
     # --- one client --------------------------------------------------------------------------------------------
 
     async def _client(self, *, keep: bool) -> None:
-        line: _Line | None = None
+        line: Line | None = None
         while not self._ending:
             line = await self._once(line, keep=keep)
             if self._pause:
@@ -131,7 +131,7 @@ class Ledger:
         if line is not None:
             line.close()
 
-    async def _once(self, line: "_Line | None", *, keep: bool) -> "_Line | None":
+    async def _once(self, line: "Line | None", *, keep: bool) -> "Line | None":
         """One request; returns the connection for the next one."""
         self._number += 1
         number = self._number
@@ -140,7 +140,7 @@ class Ledger:
         try:
             async with asyncio.timeout(PATIENCE):
                 if line is None or line.ended:
-                    line = await _Line.connect(self.port)
+                    line = await Line.connect(self.port)
                     self.connections += 1
                 answer = await line.ask(self._request(number, keep=keep))
         except TimeoutError:
@@ -187,7 +187,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
 
 
-class _Line(asyncio.Protocol):
+class Line(asyncio.Protocol):
     """One connection, one request at a time."""
 
     def __init__(self) -> None:
@@ -216,6 +216,27 @@ class _Line(asyncio.Protocol):
         self._received = b""
         self._transport.write(request)
         return await self._answer
+
+    @property
+    def peer(self) -> int:
+        """The port that it leads to."""
+        port: int = self._transport.get_extra_info("peername")[1]
+        return port
+
+    @property
+    def port(self) -> int:
+        """Its own."""
+        port: int = self._transport.get_extra_info("sockname")[1]
+        return port
+
+    def send(self, octets: bytes) -> None:
+        """Send without waiting for an answer."""
+        self._transport.write(octets)
+
+    def abort(self) -> None:
+        """Go away at once, with a reset where the system knows of unread octets."""
+        self.ended = True
+        self._transport.abort()
 
     def close(self) -> None:
         self.ended = True
