@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import uvloop
 
-from bench import knowing
+from bench import flooding, knowing, outages
 from bench.cluster_report import Report, page
 from bench.machine import NotPossibleError, description, progress
 from bench.report import keep
@@ -17,10 +17,10 @@ STEPS: Final[dict[str, Callable[[argparse.Namespace], Awaitable[Report]]]] = {
     "cold": knowing.cold,
     "revoke": knowing.revoke,
     "poison": knowing.poison,
-    #    "redis": outages.redis,
-    #    "idp": outages.idp,
-    #    "flood": flooding.flood,
-    #    "slow": flooding.slow,
+    "redis": outages.redis,
+    "idp": outages.idp,
+    "flood": flooding.flood,
+    "slow": flooding.slow,
     #    "posts": changing.posts,
     #    "secrets": changing.secrets,
     #    "crosstalk": soaking.crosstalk,
