@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import uvloop
 
-from bench import flooding, knowing, outages
+from bench import changing, flooding, knowing, outages, soaking
 from bench.cluster_report import Report, page
 from bench.machine import NotPossibleError, description, progress
 from bench.report import keep
@@ -21,10 +21,10 @@ STEPS: Final[dict[str, Callable[[argparse.Namespace], Awaitable[Report]]]] = {
     "idp": outages.idp,
     "flood": flooding.flood,
     "slow": flooding.slow,
-    #    "posts": changing.posts,
-    #    "secrets": changing.secrets,
-    #    "crosstalk": soaking.crosstalk,
-    #    "soak": soaking.soak,
+    "posts": changing.posts,
+    "secrets": changing.secrets,
+    "crosstalk": soaking.crosstalk,
+    "soak": soaking.soak,
 }
 QUICK: Final = ("cold", "revoke", "poison", "redis", "secrets", "posts")
 """What `make bench` takes: the others are long, or disturb everybody else."""

@@ -90,7 +90,7 @@ async def flood(arguments: argparse.Namespace) -> Report:
 
 async def _flooding(hosts: Hosts, seconds: int) -> list[wrk.Load]:
     """Send invented tokens to both; returns what became of them."""
-    connections = 64
+    connections = 256
     pause = round(1000 * connections * HOSTS / AIMED)
     running = []
     for port in hosts.ports:
@@ -148,7 +148,7 @@ async def slow(arguments: argparse.Namespace) -> Report:
             report.felt("23", "slow heads: kept at most", head["most"], HEADER_TIMEOUT + 2, "s")
             report.felt("23", "slow bodies: kept at most", body["most"], BODY_TIMEOUT + 2, "s")
             report.felt("23", "slow bodies that were not closed", body["open"], 0, "")
-        report.felt("24", "descriptors 10 s after", row["files_after"] - row["files_before"], 2, "more")
+        report.descriptors(row)
         for tally in crowd.tallies.values():
             report.note(tally)
     return report

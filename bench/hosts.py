@@ -33,6 +33,8 @@ class Census(NamedTuple):
 
     rss_mb: float
     files: int
+    to_redis: int
+    """Of the files: connections to our own Redis, of which every worker keeps as many as it once needed."""
 
 
 class Ends(NamedTuple):
@@ -179,7 +181,11 @@ class Hosts:
     def census(self) -> Census:
         """Memory and descriptors of every process of both gateways."""
         pids = [pid for each in self.gateways if each.process is not None for pid in children(each.process.pid)]
-        return Census(sum(map(rss_kib, pids)) / 1024, sum(map(open_files, pids)))
+        to_redis = 0
+        if hasattr(self, "redis"):
+            # All but the one that asks.
+            to_redis = int(self.redis.call("INFO", "clients").split(b"connected_clients:")[1].split()[0]) - 1
+        return Census(sum(map(rss_kib, pids)) / 1024, sum(map(open_files, pids)), to_redis)
 
     async def every_pid(self) -> set[int]:
         """All serving workers."""

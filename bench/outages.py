@@ -28,14 +28,19 @@ def kinds(*, fresh: float = 0.1, hot: int = 48) -> tuple[Kind, ...]:
     """Clients: with known tokens, with tokens that are new every time, and with bad ones, known and new."""
     name = f"run{next(_run)}"
     known = [tokens.good(number, "hot") for number in range(HOT)]
-    bad: list[str | None] = [tokens.bad(kind, number) for kind in ("inactive", "expired", "narrow") for number in range(20)]
+    bad: list[str | None] = [*known_bad(), None]
     return (
         Kind("hot", hot, taking_turns(known), pause=0.04),
         Kind("closing", 4, taking_turns(known, 4), pause=0.08, keep=False),
         Kind("fresh", 4, tokens.fresh(name), pause=fresh),
-        Kind("bad", 6, taking_turns([*bad, None]), pause=0.05),
+        Kind("bad", 6, taking_turns(bad), pause=0.05),
         Kind("bad, new", 2, _new_bad(name), pause=0.1),
     )
+
+
+def known_bad() -> list[str]:
+    """Bad tokens that are remembered: what has expired is not."""
+    return [tokens.bad(kind, number) for kind in ("inactive", "narrow") for number in range(20)]
 
 
 def _new_bad(name: str) -> Iterator[str]:
@@ -281,7 +286,7 @@ async def warm(hosts: Hosts) -> None:
     """Let every worker know the hot tokens and the bad ones."""
     lines = await hosts.lines()
     known = [tokens.good(number, "hot") for number in range(HOT)]
-    bad = [tokens.bad(kind, number) for kind in ("inactive", "expired", "narrow") for number in range(20)]
+    bad = known_bad()
     for line in lines.values():
         for token in chain(known, bad):
             await line.ask(f"GET /r/0 HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
@@ -304,6 +309,8 @@ def grown(hosts: Hosts, before: Any) -> dict[str, float]:
         "rss_after_mb": after.rss_mb,
         "files_before": before.files,
         "files_after": after.files,
+        "to_redis_before": before.to_redis,
+        "to_redis_after": after.to_redis,
     }
 
 
