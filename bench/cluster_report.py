@@ -27,8 +27,8 @@ COLUMNS: Final = {
     "rss_after_mb": "RSS after MB",
     "files_before": "files before",
     "files_after": "files after",
-    "to_redis_before": "to Redis before",
-    "to_redis_after": "to Redis after",
+    "kept_before": "to Redis, IdP before",
+    "kept_after": "to Redis, IdP after",
     "lag_p99_ms": "loop p99 ms",
     "lag_most_ms": "loop most ms",
     "late_most_ms": "machine most ms",
@@ -87,9 +87,9 @@ class Report:
 
     def descriptors(self, row: Mapping[str, Any]) -> None:
         """Add what is left open ten seconds after."""
-        to_redis = row["to_redis_after"] - row["to_redis_before"]
-        rest = row["files_after"] - row["files_before"] - to_redis
-        self.felt("24", f"descriptors of both gateways 10 s after, but for {to_redis} more to Redis", rest, 2, "more")
+        kept = row["kept_after"] - row["kept_before"]
+        rest = row["files_after"] - row["files_before"] - kept
+        self.felt("24", f"descriptors 10 s after, but for {kept} more kept to Redis and the IdP", rest, 2, "more")
 
     def note(self, tally: Tally, window: Window | None = None, *, but: tuple[Fate, ...] = ()) -> None:
         """Keep some of the requests that went wrong."""

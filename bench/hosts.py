@@ -33,8 +33,8 @@ class Census(NamedTuple):
 
     rss_mb: float
     files: int
-    to_redis: int
-    """Of the files: connections to our own Redis, of which every worker keeps as many as it once needed."""
+    kept: int
+    """Of the files: connections to Redis and to the identity provider, of which every worker keeps what it needed."""
 
 
 class Ends(NamedTuple):
@@ -181,11 +181,8 @@ class Hosts:
     def census(self) -> Census:
         """Memory and descriptors of every process of both gateways."""
         pids = [pid for each in self.gateways if each.process is not None for pid in children(each.process.pid)]
-        to_redis = 0
-        if hasattr(self, "redis"):
-            # All but the one that asks.
-            to_redis = int(self.redis.call("INFO", "clients").split(b"connected_clients:")[1].split()[0]) - 1
-        return Census(sum(map(rss_kib, pids)) / 1024, sum(map(open_files, pids)), to_redis)
+        kept = {self.idp.port} | ({self.redis.port} if hasattr(self, "redis") else set())
+        return Census(sum(map(rss_kib, pids)) / 1024, sum(map(open_files, pids)), _connected(kept))
 
     async def every_pid(self) -> set[int]:
         """All serving workers."""
@@ -213,6 +210,13 @@ async def _shares(gateway: Gateway, *, writable: bool) -> bool:
     serving = [each for each in status["workers"] if each["state"] == "serving"]
     said = status["cache"].get("shared", {})
     return len(serving) == WORKERS and said.get("reachable") is True and (said["writable"] or not writable)
+
+
+def _connected(ports: set[int]) -> int:
+    """Count the established connections to these loopback ports."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    fields = [line.split() for line in lines]
+    return sum(each[3] == "01" and int(each[2].rpartition(":")[2], 16) in ports for each in fields)
 
 
 def holders(connections: set[Ends], pids: set[int]) -> dict[Ends, int]:

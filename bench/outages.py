@@ -309,8 +309,8 @@ def grown(hosts: Hosts, before: Any) -> dict[str, float]:
         "rss_after_mb": after.rss_mb,
         "files_before": before.files,
         "files_after": after.files,
-        "to_redis_before": before.to_redis,
-        "to_redis_after": after.to_redis,
+        "kept_before": before.kept,
+        "kept_after": after.kept,
     }
 
 
