@@ -5,7 +5,9 @@
 #   make test-keycloak   the tutorial against a real Keycloak (Java 17+, Maven Central); says so where it cannot be had
 #   make test-python     the unit tests on another Python (3.12 or 3.13) where there is one
 #   make bench           every measurement of bench/README.md beside nginx, HAProxy and Apache (20 minutes);
-#                        CASE="hit post", ROUNDS=5, SECONDS=2, OTHER=../checkout choose
+#                        CASE="hit post", ROUNDS=5, SECONDS=2, OTHER=../checkout choose;
+#                        without CASE also the quick steps of two hosts of two workers that break (7 minutes):
+#                        CASE="cluster quick", CASE="cluster soak"
 #   make fuzz            conversations that coverage leads to, on both lanes; SECONDS=60
 #   make lock            what the container image installs, by version and hash: deploy/requirements*.txt
 #   make format docs clean
@@ -99,6 +101,7 @@ $(VENV)/.bench: pyproject.toml $(PY)
 bench: $(VENV)/.bench
 	@$(PY) -m bench $(CASE) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(foreach checkout,$(OTHER),--other $(checkout))
+	$(if $(CASE),,$(PY) -m bench cluster quick)
 
 fuzz: $(VENV)/.test
 	@$(PY) $(PIP) -e '.[fuzz]'

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +13,8 @@ from bench.hosts import CLIENT_SECRET, SECRET, WORKERS, Hosts
 from bench.judging import Crowd, Fate, Kind, taking_turns
 from bench.machine import progress
 from bench.outages import HOT, kinds, warm
-from tests.support.process import Process
 from tests.support.cache import tool
+from tests.support.process import Process
 from tests.support.redis import HINT, Redis
 
 PASSWORD = "a-password-of-the-bench-at-its-redis"
@@ -132,7 +131,7 @@ def _dump(redis: Redis) -> bytes:
         b"set": ("SMEMBERS",),
     }
     found = []
-    for key in redis.keys():
+    for key in sorted(redis.keys()):
         kind = redis.call("TYPE", key)
         if kind == b"none":  # it ended meanwhile
             continue

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what can be chosen."""
     parser.add_argument("steps", nargs="*", metavar="STEP", help=f"of {', '.join(STEPS)} (default: all); or `quick`")
     parser.add_argument("--seconds", type=float, help="of each fault, flood or soak (default: what FAULTS.md asks for)")
+    parser.add_argument("--fault", default="", help="for redis and idp: those only whose names begin so")
     parser.add_argument("--requests", type=int, help="for crosstalk (1,000,000), posts (10,000), poison (10,000)")
     parser.add_argument("--tries", type=int, help="for cold (20), revoke (100 revocations, ten times as many races)")
 

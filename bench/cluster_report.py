@@ -119,9 +119,7 @@ def felt(tally: Tally, quiet: Window, fault: Window) -> dict[str, float]:
 def page(report: Report, machine: Mapping[str, object]) -> str:
     """Tell of one step."""
     heads = ("figure", "what", "found", "target", "met")
-    lines = [
-        (each.number, each.what, each.found, each.target, "yes" if each.met else "NO") for each in report.figures
-    ]
+    lines = [(each.number, each.what, each.found, each.target, "yes" if each.met else "NO") for each in report.figures]
     used = [name for name in COLUMNS if any(name in row for row in report.rows)]
     rows = [[row["fault"], *(_cell(row.get(name)) for name in used)] for row in report.rows]
     faults = table(["fault", *(COLUMNS[name] for name in used)], rows) if rows else ""

@@ -116,8 +116,8 @@ async def slow(arguments: argparse.Namespace) -> Report:
     number = ATTACKERS if seconds >= 30 else ATTACKERS // 10
     report = Report(
         "Clients that send an octet at a time, beside good traffic",
-        f"{number} connections for {seconds:g} s, half of them in the head of a request, half in the body of one with a "
-        f"good token; an octet a second on each. `header_timeout` is {HEADER_TIMEOUT:g} s for the whole head, "
+        f"{number} connections for {seconds:g} s, half of them in the head of a request, half in the body of one with "
+        f"a good token; an octet a second on each. `header_timeout` is {HEADER_TIMEOUT:g} s for the whole head, "
         f"`body_timeout` {BODY_TIMEOUT:g} s between two reads.",
     )
     limits = {"header_timeout": f"{HEADER_TIMEOUT:g}s", "body_timeout": f"{BODY_TIMEOUT:g}s"}
@@ -164,7 +164,7 @@ async def _trickling(hosts: Hosts, number: int, seconds: float) -> dict[str, Any
     environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     process = Process("trickle", [sys.executable, "-m", "bench.stubs.trickle", *told], cwd=Path("/"), env=environment)
     try:
-        while process.exit_code is None:
+        while process.exit_code is None:  # noqa: ASYNC110 - seen from outside
             await asyncio.sleep(0.1)
         said: dict[str, Any] = json.loads(process.out.read_text().splitlines()[-1])
     finally:

@@ -1,4 +1,4 @@
-"""What the cluster's cases run in: two gateways of two workers each, a real Redis, an identity provider and an upstream.
+"""What the cluster's cases run in: two gateways of two workers, a real Redis, an identity provider, an upstream.
 
 The parts are processes of their own and share all cores: these cases count what goes wrong, and show what is felt.
 """
@@ -141,10 +141,9 @@ class Hosts:
         for stub in (self.idp, self.upstream):
             await asyncio.to_thread(stub.start)
             self._stack.callback(stub.kill)
-        for _ in range(HOSTS):
-            self.gateways.append(await self._stack.enter_async_context(Gateway(self.config())))
-        for gateway in self.gateways:
-            await gateway.ready()
+        made = [Gateway(self.config()) for _ in range(HOSTS)]
+        self.gateways = await asyncio.gather(*(self._stack.enter_async_context(each) for each in made))
+        await asyncio.gather(*(each.ready() for each in made))
         await self.shared()
         return self
 

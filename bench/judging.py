@@ -1,4 +1,4 @@
-"""Clients that judge every answer: is it mine, does it say who I am, was a bad token let in; and what became of each."""
+"""Clients that judge every answer: whether it is theirs, says who they are, and let no bad token in."""
 
 import asyncio
 import hashlib
@@ -238,5 +238,3 @@ def taking_turns(tokens: list[str] | list[str | None], seed: int = 3) -> Iterato
     chance = random.Random(seed)
     while True:
         yield chance.choice(tokens)
-
-

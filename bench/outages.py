@@ -1,4 +1,4 @@
-"""Redis and the identity provider broken in every way beside live traffic, in which bad tokens are mixed with good ones."""
+"""Redis and the identity provider broken in every way, beside live traffic of good and bad tokens."""
 
 import argparse
 import asyncio
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from bench import tokens
 from bench.cluster_report import Report, counted, felt
-from bench.hosts import HOSTS, WORKERS, Hosts
+from bench.hosts import HOSTS, WORKERS, Census, Hosts
 from bench.judging import Crowd, Fate, Kind, Tally, Window, percentile, taking_turns
 from bench.machine import progress
 from bench.probing import Probing
@@ -69,14 +69,20 @@ async def redis(arguments: argparse.Namespace) -> Report:
     )
     async with Hosts() as hosts:
         broken = hosts.redis
-        for harm in _harms(broken, seconds):
+        for harm in _chosen(arguments, _harms(broken, seconds)):
             await _broken(hosts, harm, seconds, report)
+    if not "failover".startswith(arguments.fault):
+        return report
     async with AsyncExitStack() as stack:
         servers = stack.enter_context(await asyncio.to_thread(Replicated))
         url = "redis+sentinel://" + ",".join(f"127.0.0.1:{port}" for port in servers.ports) + "/mymaster/0"
         hosts = await stack.enter_async_context(Hosts(redis=url))
         await _broken(hosts, _failover(servers), seconds, report)
     return report
+
+
+def _chosen(arguments: argparse.Namespace, harms: list[Harm]) -> list[Harm]:
+    return [harm for harm in harms if harm.name.startswith(arguments.fault)]
 
 
 def _harms(broken: Redis, seconds: float) -> list[Harm]:
@@ -128,7 +134,7 @@ async def _broken(hosts: Hosts, harm: Harm, seconds: float, report: Report) -> N
     await warm(hosts)
     before = hosts.census()
     async with Probing(hosts.ports) as probing, Crowd(hosts.ports, *kinds()) as crowd:
-        await asyncio.sleep(1)
+        await asyncio.sleep(min(1.0, seconds))
         quiet = time.monotonic()
         await asyncio.sleep(seconds)
         asked = await hosts.metric("fastgate_introspections_total")
@@ -194,7 +200,7 @@ async def idp(arguments: argparse.Namespace) -> Report:
             Harm("5xx", *_modes(hosts, "failing")),
             Harm("malformed", *_modes(hosts, "malformed")),
         ]
-        for harm in harms:
+        for harm in _chosen(arguments, harms):
             await _sick(hosts, harm, seconds, report)
     return report
 
@@ -302,7 +308,8 @@ def _added(tally: Tally, quiet: Window, struck: float) -> float:
     return max(affected, default=float("nan")) - percentile(tally.milliseconds(quiet), 0.5)
 
 
-def grown(hosts: Hosts, before: Any) -> dict[str, float]:
+def grown(hosts: Hosts, before: Census) -> dict[str, float]:
+    """What the gateways took before, and take now."""
     after = hosts.census()
     return {
         "rss_before_mb": before.rss_mb,
@@ -315,6 +322,7 @@ def grown(hosts: Hosts, before: Any) -> dict[str, float]:
 
 
 async def keys(hosts: Hosts) -> int:
+    """Keys in the Redis of their own."""
     if not hasattr(hosts, "redis"):
         return 0
     keys: int = await asyncio.to_thread(hosts.redis.call, "DBSIZE")

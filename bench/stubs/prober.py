@@ -1,8 +1,9 @@
 """How long the loops of workers are busy with something else: `python -m bench.stubs.prober PORT ...`.
 
-Every 10 ms one tiny request on each of four kept connections per port, for a path that no route knows: the worker answers by itself. On SIGTERM
-it writes one line of JSON: the latencies' p50, p99 and maximum in milliseconds, and how late this process itself was
-woken by the system meanwhile ("late": the machine's share). A connection that is lost is made again.
+Every 10 ms one tiny request on each of four kept connections per port, for a path that no route knows: the worker
+answers by itself. On SIGTERM it writes one line of JSON: the latencies' p50, p99 and maximum in milliseconds, and how
+late this process itself was woken by the system meanwhile ("late": the machine's share). A connection that is lost is
+made again.
 """
 
 import json
@@ -24,17 +25,15 @@ def main(ports: list[int]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: told.append(1))
     lines: dict[int, socket.socket | None] = dict.fromkeys(range(len(ports) * CONNECTIONS))
     took, late = [], []
-    turn = 0
     next_at = time.monotonic()
     while not told:
         next_at = max(next_at + PERIOD, time.monotonic())
         time.sleep(max(0.0, next_at - time.monotonic()))
         late.append(time.monotonic() - next_at)
         began = time.monotonic()
-        for number in lines:
-            lines[number] = _sent(lines[number], ports[number % len(ports)])
+        for number, line in lines.items():
+            lines[number] = _sent(line, ports[number % len(ports)])
         took += _answered(lines, began)
-        turn += 1
     print(json.dumps({"probes": len(took), "lag": _spread(took), "late": _spread(late)}), flush=True)
 
 

@@ -2,8 +2,8 @@
 
 `head`: the head of a request that never ends; `body`: a POST with the token whose body never ends. An octet each
 second on every connection, all of them opened at once, by turns to each port. At the end one line of JSON: how many
-could connect, how many were still open ("open"), and for each kind how long in seconds the longest was kept ("most") and
-how many were closed by the other side ("closed").
+could connect, and for each kind how many were still open ("open"), how many were closed by the other side ("closed")
+and how many seconds the longest was kept ("most").
 """
 
 import asyncio
