@@ -81,7 +81,7 @@ async def flood(arguments: argparse.Namespace) -> Report:
         rate = (asked - limit) / (end - struck)
         report.felt("14", "questions a second, without the burst", rate, 1.1 * limit, "/s")
         report.felt("14", "p99 of good tokens", row["fault_p99_ms"] / row["quiet_p99_ms"], 2, "x quiet")
-        report.felt("14", "RSS growth of both gateways", row["rss_after_mb"] - row["rss_before_mb"], 50, "MB")
+        report.felt("14", "RSS growth of a gateway", (row["rss_after_mb"] - row["rss_before_mb"]) / HOSTS, 50, "MB")
         # 1,000 inactive tokens of each worker, and what is known of good ones.
         report.felt("14", "Redis keys", stored, 1000 * HOSTS * WORKERS + 2 * HOT, "")
         report.note(crowd.tallies["hot"])
