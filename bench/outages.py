@@ -253,7 +253,8 @@ async def _sick(hosts: Hosts, harm: Harm, seconds: float, report: Report) -> Non
     report.felt("15", f"{name}: questions in the first second after recovery", first, 64 * HOSTS * WORKERS, "")
     rate = (late - early) / max(0.001, healed - settled) / HOSTS
     if name != "malformed":
-        report.felt("16", f"{name}: questions a second and gateway, once 5 s have passed", rate, WORKERS, "/s")
+        text = f"{name}: questions a second and gateway ({WORKERS} workers), once 5 s have passed"
+        report.felt("16", text, rate, 1, "/s")
     report.felt("15", f"{name}: p99 of hot tokens", row["fault_p99_ms"] / row["quiet_p99_ms"], 2, "x quiet")
     for tally in crowd.tallies.values():
         report.note(tally, Window(quiet, end), but=(Fate.UNSERVED,))
