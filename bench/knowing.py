@@ -23,6 +23,7 @@ from tests.support.redis import Redis
 
 EVERY = HOSTS * WORKERS
 AT_ONCE = 500
+MISSES = "fastgate_cache_misses_total"
 REASONS = ("version", "key", "forged", "malformed", "other_type", "ahead")
 """Why an entry of Redis is not believed."""
 _numbers = count(1)
@@ -46,7 +47,7 @@ async def cold(arguments: argparse.Namespace) -> Report:
         report.must("13", f"introspections of one cold token, most of {tries} tries", max(asked), 1)
         report.must_be("13", "introspections of one cold token, least", min(asked), 1)
         report.must("13", "requests not answered right", _bad(fates), of=fates.total())
-        fates, asked, died = await _owner_killed(hosts, max(1, tries // 4))
+        fates, asked, died = await _owner_killed(hosts, max(1, tries // 4), clients=min(200, 40 * tries))
         report.must("13", "introspections when the owner is killed, most", max(asked), 2)
         report.must(
             "13",
@@ -54,7 +55,7 @@ async def cold(arguments: argparse.Namespace) -> Report:
             _bad(fates),
             of=fates.total(),
         )
-        await _flushed(hosts, report, 200)
+        await _flushed(hosts, report, min(200, 10 * tries))
         for line in lines:
             line.close()
     return report
@@ -76,7 +77,7 @@ async def _crowd_of_one(hosts: Hosts, lines: Sequence[Line], tries: int) -> tupl
     return fates, asked
 
 
-async def _owner_killed(hosts: Hosts, tries: int, clients: int = 200) -> tuple[Counter[Fate], list[int], int]:
+async def _owner_killed(hosts: Hosts, tries: int, *, clients: int) -> tuple[Counter[Fate], list[int], int]:
     """Also returns how many went down with the worker that asked; the fates are those of all others."""
     fates: Counter[Fate] = Counter()
     asked, died = [], 0
@@ -275,16 +276,18 @@ async def poison(arguments: argparse.Namespace) -> Report:
         every = [tokens.good(number, "prey") for number in range(wanted - bad)]
         every += [tokens.bad("inactive", number) for number in range(bad)]
         await _asked_with(hosts, 0, every)
-        while len(keys := hosts.redis.keys("fastgate:state:*")) < wanted:  # noqa: ASYNC110 - seen from outside
-            await asyncio.sleep(0.05)
-        spoilt = await asyncio.to_thread(_spoil, hosts.redis, keys)
-        progress(f"  {len(keys)} entries poisoned: {dict(spoilt)}")
+        entries = await _entries(hosts, wanted)
+        spoilt = await asyncio.to_thread(_spoil, hosts.redis, entries)
+        progress(f"  {len(entries)} entries poisoned: {dict(spoilt)}")
         before, counted = (await hosts.asked()).total, await _counted(hosts)
         fates = await _asked_with(hosts, 1, every)
         report.must("18", "poisoned entries accepted: not asked about", wanted - (await hosts.asked()).total + before)
         report.must("18", "answers that were wrong", _bad(fates), of=fates.total())
         reasons = await _counted(hosts) - counted
-        report.must_be("18", f"counted ({_told(reasons)})", reasons.total(), len(keys))
+        # Where Redis did not answer in time nothing was seen.
+        unseen = int(await hosts.gateways[1].metric(MISSES, tier="shared", reason="bypassed"))
+        missing = max(0, len(entries) - unseen - reasons.total())
+        report.must("18", f"not counted ({_told(reasons)}; {unseen} not read in time)", missing, of=len(entries))
         await _put_back(hosts, report)
         report.must_be("18", "workers that ended", await hosts.metric("fastgate_worker_restarts_total"), 0)
     return report
@@ -303,6 +306,16 @@ async def _asked_with(hosts: Hosts, host: int, every: Sequence[str], clients: in
 
     await asyncio.gather(*(client() for _ in range(clients)))
     return fates
+
+
+async def _entries(hosts: Hosts, wanted: int) -> list[str]:
+    """Wait for so many entries of tokens, or for as many as come: what Redis did not take in time is missing."""
+    deadline = time.monotonic() + 5
+    while len(found := await asyncio.to_thread(hosts.redis.keys, "fastgate:state:*")) < wanted:
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(0.1)
+    return found
 
 
 def _spoil(redis: Redis, keys: Sequence[str]) -> Counter[str]:
@@ -340,7 +353,7 @@ async def _counted(hosts: Hosts) -> Counter[str]:
     found: Counter[str] = Counter()
     for gateway in hosts.gateways:
         for reason in REASONS:
-            found[reason] += int(await gateway.metric("fastgate_cache_misses_total", tier="shared", reason=reason))
+            found[reason] += int(await gateway.metric(MISSES, tier="shared", reason=reason))
     return found
 
 
@@ -349,8 +362,7 @@ async def _put_back(hosts: Hosts, report: Report) -> None:
     every = [tokens.good(number, "back") for number in range(100)]
     known = set(hosts.redis.keys("fastgate:state:*"))
     await _asked_with(hosts, 0, every)
-    while len(keys := set(hosts.redis.keys("fastgate:state:*")) - known) < len(every):  # noqa: ASYNC110 - seen from outside
-        await asyncio.sleep(0.02)
+    keys = set(await _entries(hosts, len(known) + len(every))) - known
     values = {key: hosts.redis.call("GET", key) for key in keys}
     for number, token in enumerate(every):
         await hosts.gateways[0].revoke(**({"token": token} if number % 2 else {"sub": tokens.subject(token)}))
