@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import uvloop
 
-from bench import changing, flooding, knowing, outages, soaking
+from bench import changing, flooding, knowing, outages, poisoning, soaking
 from bench.cluster_report import Report, page
 from bench.machine import NotPossibleError, description, progress
 from bench.report import keep
@@ -16,7 +16,7 @@ from bench.report import keep
 STEPS: Final[dict[str, Callable[[argparse.Namespace], Awaitable[Report]]]] = {
     "cold": knowing.cold,
     "revoke": knowing.revoke,
-    "poison": knowing.poison,
+    "poison": poisoning.poison,
     "redis": outages.redis,
     "idp": outages.idp,
     "flood": flooding.flood,

@@ -1,4 +1,4 @@
-"""What a cluster knows together: one question for a cold token, revocations that reach everybody, poison in Redis."""
+"""What a cluster knows together: one question for a cold token, revocations that reach everybody."""
 
 import argparse
 import asyncio
@@ -7,10 +7,9 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Any
 
 from bench import tokens
 from bench.cluster_report import Report
@@ -19,13 +18,9 @@ from bench.judging import Fate, judged, percentile, request
 from bench.machine import progress
 from tests.support.gateway import Gateway
 from tests.support.ledger import Line
-from tests.support.redis import Redis
 
 EVERY = HOSTS * WORKERS
 AT_ONCE = 500
-MISSES = "fastgate_cache_misses_total"
-REASONS = ("version", "key", "forged", "malformed", "other_type", "ahead")
-"""Why an entry of Redis is not believed."""
 _numbers = count(1)
 
 
@@ -46,13 +41,13 @@ async def cold(arguments: argparse.Namespace) -> Report:
         fates, asked = await _crowd_of_one(hosts, lines, tries)
         report.must("13", f"introspections of one cold token, most of {tries} tries", max(asked), 1)
         report.must_be("13", "introspections of one cold token, least", min(asked), 1)
-        report.must("13", "requests not answered right", _bad(fates), of=fates.total())
+        report.must("13", "requests not answered right", bad(fates), of=fates.total())
         fates, asked, died = await _owner_killed(hosts, max(1, tries // 4), clients=min(200, 40 * tries))
         report.must("13", "introspections when the owner is killed, most", max(asked), 2)
         report.must(
             "13",
             f"requests at other workers not answered right ({died} died with theirs)",
-            _bad(fates),
+            bad(fates),
             of=fates.total(),
         )
         await _flushed(hosts, report, min(200, 10 * tries))
@@ -67,7 +62,7 @@ async def _crowd_of_one(hosts: Hosts, lines: Sequence[Line], tries: int) -> tupl
     for number in range(tries):
         before, flights = (await hosts.asked()).total, await hosts.metric("fastgate_flights_total")
         await hosts.idp.ask("POST", "/be/hanging")
-        asking = [asyncio.ensure_future(_ask(line, tokens.good(number, "cold"))) for line in lines]
+        asking = [asyncio.ensure_future(ask(line, tokens.good(number, "cold"))) for line in lines]
         while await hosts.metric("fastgate_flights_total") < flights + len(lines):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await hosts.idp.ask("POST", "/be/well")
@@ -98,7 +93,7 @@ async def _one_owner_killed(hosts: Hosts, lines: Sequence[Line], token: str) -> 
     began, before = time.monotonic(), (await hosts.asked()).total
     flights = await hosts.metric("fastgate_flights_total")
     await hosts.idp.ask("POST", "/be/hanging")
-    asking = {Ends(line.peer, line.port): asyncio.ensure_future(_ask(line, token)) for line in lines}
+    asking = {Ends(line.peer, line.port): asyncio.ensure_future(ask(line, token)) for line in lines}
     while await hosts.metric("fastgate_flights_total") < flights + len(lines):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     pids = await hosts.every_pid()
@@ -126,7 +121,7 @@ async def _flushed(hosts: Hosts, report: Report, live: int) -> None:
     fates += await _everywhere(hosts, every)
     asked = (await hosts.asked()).total - before
     report.must("13", f"introspections after FLUSHALL and new workers, {live} live tokens", asked, live + EVERY)
-    report.must("13", "requests meanwhile not answered right", _bad(fates), of=fates.total())
+    report.must("13", "requests meanwhile not answered right", bad(fates), of=fates.total())
 
 
 async def _everywhere(hosts: Hosts, every: Sequence[str]) -> Counter[Fate]:
@@ -134,7 +129,7 @@ async def _everywhere(hosts: Hosts, every: Sequence[str]) -> Counter[Fate]:
     lines = await hosts.lines()
 
     async def one(line: Line) -> list[Fate]:
-        return [await _ask(line, token) for token in every]
+        return [await ask(line, token) for token in every]
 
     found = await asyncio.gather(*(one(line) for line in lines.values()))
     for line in lines.values():
@@ -178,7 +173,7 @@ async def revoke(arguments: argparse.Namespace) -> Report:
         report.must("3", "in-flight race: let in though confirmed as revoked before its answer", late, of=times * 10)
         stale, before = await _expiring(list(lines.values()), min(100, times))
         report.must("3", "served after exp", stale, of=before)
-        again = [await _ask_status(line, token) for line in lines.values() for token in revoked]
+        again = [await ask_status(line, token) for line in lines.values() for token in revoked]
         report.must("3", "revoked tokens served at the end", len(again) - again.count(401), of=len(again))
     return report
 
@@ -186,13 +181,13 @@ async def revoke(arguments: argparse.Namespace) -> Report:
 async def _revoked(hosts: Hosts, lines: Sequence[Line], token: str, number: int) -> float:
     """Revoke one token that everybody knows; returns the milliseconds until everybody refuses it."""
     for line in lines:
-        if await _ask(line, token) is not Fate.RIGHT:
+        if await ask(line, token) is not Fate.RIGHT:
             raise RuntimeError(f"a good token was refused: {token}")
     began = time.monotonic()
     what = {"token": token} if number % 2 else {"sub": tokens.subject(token)}
 
     async def refused(line: Line) -> float:
-        while await _ask_status(line, token) != 401:
+        while await ask_status(line, token) != 401:
             if time.monotonic() > began + 30:
                 raise RuntimeError("not refused 30 s after it was revoked")
         return 1000 * (time.monotonic() - began)
@@ -212,7 +207,7 @@ async def _races(hosts: Hosts, times: int, at_once: int = 50) -> tuple[int, int]
     async def race(number: int, line: Line, gateway: Gateway) -> tuple[str, bool]:
         token = tokens.slow(60, number, "raced")
         began = time.monotonic()
-        asking = asyncio.ensure_future(_ask_status(line, token))
+        asking = asyncio.ensure_future(ask_status(line, token))
         await asyncio.sleep(chance.uniform(0.0, 0.06))
         await gateway.revoke(**({"token": token} if number % 2 else {"sub": tokens.subject(token)}))
         confirmed = time.monotonic()
@@ -231,7 +226,7 @@ async def _races(hosts: Hosts, times: int, at_once: int = 50) -> tuple[int, int]
         late += sum(too_late for _, too_late in raced)
         await asyncio.sleep(0.2)
         for line in workers:
-            resurrected += sum([await _ask_status(line, token) != 401 for token, _ in raced])
+            resurrected += sum([await ask_status(line, token) != 401 for token, _ in raced])
         if start % 200 == 0:
             progress(f"  {numbers.stop} races: {resurrected} came back, {late} too late")
     for line in [*lines, *workers]:
@@ -249,7 +244,7 @@ async def _expiring(lines: Sequence[Line], number: int) -> tuple[int, int]:
         while time.time() < now + 6:
             for token in every:
                 began = time.time()
-                status = await _ask_status(line, token)
+                status = await ask_status(line, token)
                 asked += 1
                 stale += status == 200 and began >= int(token.split(".")[2])
             await asyncio.sleep(0.02)
@@ -259,127 +254,11 @@ async def _expiring(lines: Sequence[Line], number: int) -> tuple[int, int]:
     return sum(stale for stale, _ in found), sum(asked for _, asked in found)
 
 
-# --- poison ---------------------------------------------------------------------------------------------------
-
-
-async def poison(arguments: argparse.Namespace) -> Report:
-    """Figure 18."""
-    wanted = arguments.requests or 10_000
-    report = Report(
-        "Poison in Redis",
-        "Entries that one host wrote are broken in every way before the other one reads them: cut, random, of another "
-        "version, of another type, somebody else's (also an active token's under an inactive one's key), plain JSON "
-        "that says active; and old ones are put back after a revocation.",
-    )
-    async with Hosts() as hosts:
-        bad = min(200, wanted // 4)
-        every = [tokens.good(number, "prey") for number in range(wanted - bad)]
-        every += [tokens.bad("inactive", number) for number in range(bad)]
-        await _asked_with(hosts, 0, every)
-        entries = await _entries(hosts, wanted)
-        spoilt = await asyncio.to_thread(_spoil, hosts.redis, entries)
-        progress(f"  {len(entries)} entries poisoned: {dict(spoilt)}")
-        before, counted = (await hosts.asked()).total, await _counted(hosts)
-        fates = await _asked_with(hosts, 1, every)
-        report.must("18", "poisoned entries accepted: not asked about", wanted - (await hosts.asked()).total + before)
-        report.must("18", "answers that were wrong", _bad(fates), of=fates.total())
-        reasons = await _counted(hosts) - counted
-        # Where Redis did not answer in time nothing was seen.
-        unseen = int(await hosts.gateways[1].metric(MISSES, tier="shared", reason="bypassed"))
-        missing = max(0, len(entries) - unseen - reasons.total())
-        report.must("18", f"not counted ({_told(reasons)}; {unseen} not read in time)", missing, of=len(entries))
-        await _put_back(hosts, report)
-        report.must_be("18", "workers that ended", await hosts.metric("fastgate_worker_restarts_total"), 0)
-    return report
-
-
-async def _asked_with(hosts: Hosts, host: int, every: Sequence[str], clients: int = 32) -> Counter[Fate]:
-    """Ask one host with each of these tokens once."""
-    fates: Counter[Fate] = Counter()
-    left = iter(every)
-
-    async def client() -> None:
-        line = await Line.connect(hosts.ports[host])
-        for token in left:
-            fates[await _ask(line, token)] += 1
-        line.close()
-
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return fates
-
-
-async def _entries(hosts: Hosts, wanted: int) -> list[str]:
-    """Wait for so many entries of tokens, or for as many as come: what Redis did not take in time is missing."""
-    deadline = time.monotonic() + 5
-    while len(found := await asyncio.to_thread(hosts.redis.keys, "fastgate:state:*")) < wanted:
-        if time.monotonic() > deadline:
-            break
-        await asyncio.sleep(0.1)
-    return found
-
-
-def _spoil(redis: Redis, keys: Sequence[str]) -> Counter[str]:
-    """Break each entry in one of the ways, by turns; returns how many in which."""
-    chance = random.Random(18)
-    done: Counter[str] = Counter()
-    values: list[bytes] = redis.call("MGET", *keys)
-    ways: dict[str, Callable[[bytes, int], Any]] = {
-        "cut": lambda value, _: value[: chance.randrange(len(value))],
-        "random": lambda value, _: chance.randbytes(len(value)),
-        "one bit": lambda value, _: _flipped(value, chance.randrange(len(value))),
-        "version": lambda value, _: bytes([value[0] ^ 0x7F]) + value[1:],
-        "another's": lambda _, at: values[at - 1],
-        "plain": lambda _, __: b'{"active": true, "sub": "root", "scope": "bench.read bench.write"}',
-        "empty": lambda _, __: b"",
-    }
-    names = [*ways, "list"]
-    for at, (key, value) in enumerate(zip(keys, values, strict=True)):
-        name = names[at % len(names)]
-        done[name] += 1
-        if name == "list":
-            redis.call("DEL", key)
-            redis.call("LPUSH", key, value)
-        else:
-            redis.call("SET", key, ways[name](value, at), "KEEPTTL")
-    return done
-
-
-def _flipped(value: bytes, at: int) -> bytes:
-    return value[:at] + bytes([value[at] ^ 1]) + value[at + 1 :]
-
-
-async def _counted(hosts: Hosts) -> Counter[str]:
-    """Count by reason what was found in Redis and not believed."""
-    found: Counter[str] = Counter()
-    for gateway in hosts.gateways:
-        for reason in REASONS:
-            found[reason] += int(await gateway.metric(MISSES, tier="shared", reason=reason))
-    return found
-
-
-async def _put_back(hosts: Hosts, report: Report) -> None:
-    """Keep entries of Redis, revoke their tokens, and put them back."""
-    every = [tokens.good(number, "back") for number in range(100)]
-    known = set(hosts.redis.keys("fastgate:state:*"))
-    await _asked_with(hosts, 0, every)
-    keys = set(await _entries(hosts, len(known) + len(every))) - known
-    values = {key: hosts.redis.call("GET", key) for key in keys}
-    for number, token in enumerate(every):
-        await hosts.gateways[0].revoke(**({"token": token} if number % 2 else {"sub": tokens.subject(token)}))
-    await asyncio.sleep(1)
-    for key, value in values.items():
-        hosts.redis.call("SET", key, value)
-    lines = await hosts.lines()
-    served = [await _ask_status(line, token) != 401 for line in lines.values() for token in every]
-    report.must("18", "revoked tokens served from entries that were put back", sum(served), of=len(served))
-    for line in lines.values():
-        line.close()
-
-
 # --- what they have in common ---------------------------------------------------------------------------------
 
 
-async def _ask(line: Line, token: str) -> Fate:
+async def ask(line: Line, token: str) -> Fate:
+    """Ask with a token on a path of its own, and judge the answer."""
     target = f"/r/{next(_numbers)}"
     with suppress(OSError, EOFError):
         fate, detail = judged(await line.ask(request(target, token)), target, token, b"")
@@ -389,13 +268,11 @@ async def _ask(line: Line, token: str) -> Fate:
     return Fate.LOST
 
 
-async def _ask_status(line: Line, token: str) -> int:
+async def ask_status(line: Line, token: str) -> int:
+    """Ask with a token; returns the status."""
     return int((await line.ask(request(f"/r/{next(_numbers)}", token)))[9:12])
 
 
-def _bad(fates: Counter[Fate]) -> int:
+def bad(fates: Counter[Fate]) -> int:
+    """Count what was not right."""
     return fates.total() - fates[Fate.RIGHT]
-
-
-def _told(counted: Counter[str]) -> str:
-    return ", ".join(f"{reason} {number:,}" for reason, number in counted.most_common() if number)
