@@ -3,7 +3,7 @@
 Every 10 ms one tiny request on each of four kept connections per port, for a path that no route knows: the worker
 answers by itself. On SIGTERM it writes one line of JSON: the latencies' p50, p99 and maximum in milliseconds, and how
 late this process itself was woken by the system meanwhile ("late": the machine's share). A connection that is lost is
-made again.
+made again; its first answer does not count, as it may have waited for a worker that was yet to come.
 """
 
 import json
@@ -31,9 +31,10 @@ def main(ports: list[int]) -> None:
         time.sleep(max(0.0, next_at - time.monotonic()))
         late.append(time.monotonic() - next_at)
         began = time.monotonic()
+        new = {number for number, line in lines.items() if line is None}
         for number, line in lines.items():
             lines[number] = _sent(line, ports[number % len(ports)])
-        took += _answered(lines, began)
+        took += _answered(lines, new, began)
     print(json.dumps({"probes": len(took), "lag": _spread(took), "late": _spread(late)}), flush=True)
 
 
@@ -49,7 +50,7 @@ def _sent(line: socket.socket | None, port: int) -> socket.socket | None:
     return line
 
 
-def _answered(lines: dict[int, socket.socket | None], began: float) -> list[float]:
+def _answered(lines: dict[int, socket.socket | None], new: set[int], began: float) -> list[float]:
     took = []
     with selectors.DefaultSelector() as waiting:
         for number, line in lines.items():
@@ -69,7 +70,7 @@ def _answered(lines: dict[int, socket.socket | None], began: float) -> list[floa
                 except OSError:
                     answer = b""
                 if answer:
-                    took.append(time.monotonic() - began)
+                    took += [time.monotonic() - began] if key.data not in new else []
                 else:
                     line.close()
                     lines[key.data] = None
