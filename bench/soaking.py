@@ -62,10 +62,10 @@ async def crosstalk(arguments: argparse.Namespace) -> Report:
         report.must("2", "requests lost, refused or unserved", sum_fates(crowd.tallies) - int(row["wrong"]), of=of)
         told = await hosts.upstream.ask("GET", "/-/counted")
         report.must("2", "requests without an identity at the upstream", sum(told["let_in"].values()))
-        # Who Redis does not answer within its deadline asks the identity provider.
+        # Who Redis does not answer within its deadline asks the identity provider, and again where it could not write.
         alone = await hosts.metric("fastgate_leases_total", outcome="alone")
         text = f"introspections ({hits:,} answers came from Redis, {alone:,} times none came in time)"
-        report.must("13", text, row["asked"], TOKENS + alone)
+        report.felt("13", text, row["asked"], TOKENS, "")
         report.descriptors(row)
         for tally in crowd.tallies.values():
             report.note(tally)
