@@ -72,7 +72,7 @@ scripts: $(VENV)/.test
 
 unit: $(VENV)/.test
 	@echo "== tests"
-	FASTGATE_PARTS=required $(PY) $(PYTEST) -m "not keycloak" --cov --cov-report=term:skip-covered
+	FASTGATE_PARTS=required $(PY) $(PYTEST) -n 2 --dist loadfile -m "not keycloak" --cov --cov-report=term:skip-covered
 	echo "== every branch of policy/ and gate.py"
 	$(VENV)/bin/coverage report --include='fastgate/policy/*,fastgate/gate.py' --skip-covered --show-missing --fail-under=100
 
@@ -91,7 +91,7 @@ test-python: $(VENV)/.test
 	echo "== unit tests on $$($(OTHER_PYTHON) --version)"
 	[ -x $(VENV)-other/bin/python ] || $(OTHER_PYTHON) -m venv $(VENV)-other
 	$(VENV)-other/bin/python $(PIP) -e '.[test]'
-	$(VENV)-other/bin/python $(PYTEST) -m "not keycloak" --ignore=tests/integration --ignore=tests/keycloak
+	$(VENV)-other/bin/python $(PYTEST) -n 2 --dist loadfile -m "not keycloak" --ignore=tests/integration --ignore=tests/keycloak
 
 $(VENV)/.bench: pyproject.toml $(PY)
 	@$(PY) $(PIP) -e '.[bench]' || {

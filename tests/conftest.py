@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import structlog
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
@@ -42,6 +43,13 @@ def real(start: Callable[[], Part]) -> Part:
 def part() -> Callable[[Callable[[], Part]], Part]:
     """Give a way to get a real part that has no fixture of its own."""
     return real
+
+
+@pytest.fixture(autouse=True)
+def _event_log() -> Iterator[None]:
+    """Leave nothing of how a command has configured the event log of this process."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -57,12 +57,12 @@ async def test_a_port_in_use(process, file):
 
 
 async def test_an_interrupt_ends_it_as_well(file, tmp_path):
-    """Ctrl-C drains like SIGTERM."""
+    """Ctrl-C drains like SIGTERM, once it serves."""
     port = free_port()
     file.write_text(file.read_text() + f"listen: 127.0.0.1:{port}\nadmin: false\n")
     command = [sys.executable, "-m", "fastgate", "run", "-c", str(file)]
     process = Process("run", command, cwd=tmp_path, env=ENVIRON | {"PYTHONPATH": str(ROOT)})
-    await asyncio.to_thread(process.wait_until, lambda: answers(port), 30.0)
+    await asyncio.to_thread(process.wait_until, lambda: "serving" in process.tail(), 30.0)
     process.signal(signal.SIGINT)
     await asyncio.to_thread(process.wait_until, lambda: process.exit_code is not None, 30.0)
     assert process.exit_code == 0

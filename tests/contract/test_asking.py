@@ -178,7 +178,10 @@ async def test_an_identity_provider_that_hangs(lane, idp, upstream, play):
         status = await gateway.status()
         assert status["flights"] == 0
         assert status["identity_providers"]["idp"]["under_way"] == 0
-        assert await gateway.metric("fastgate_introspections_total", outcome="timeout") == 30
+        # Who comes after the first ones have failed is not asked about any more.
+        timed_out = await gateway.metric("fastgate_introspections_total", outcome="timeout")
+        assert timed_out + await gateway.metric("fastgate_introspections_total", outcome="held_off") == 30
+        assert timed_out >= 5
 
 
 async def test_a_pause_that_was_asked_for(lane, idp, upstream):

@@ -17,12 +17,15 @@ from pathlib import Path
 _chance = random.SystemRandom()
 """Not the module's own generator: Hypothesis seeds that one, and the same ports would come again."""
 _given: set[int] = set()
+_TURN = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = range(15_000 + _TURN, 32_000, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+"""Processes that run tests side by side never give away the same port."""
 
 
 def free_port() -> int:
     """Return a loopback port nobody listens on, each once, below the range the kernel takes for its own connections."""
     for _ in range(1000):
-        port = _chance.randrange(15_000, 32_000)
+        port = _chance.choice(_PORTS)
         if port in _given:
             continue
         with socket.socket() as probe:

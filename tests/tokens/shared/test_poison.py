@@ -138,6 +138,7 @@ async def test_every_bit_of_a_value(redis, idp, worker):
         record(b'{"active": true}', at=0.0),
         record(b'{"active": true}', at=time.time() + 3600),
     ],
+    ids=lambda plain: repr(plain[16:60]),  # without the time
 )
 async def test_what_is_sealed_is_read_as_strictly_as_an_answer(redis, idp, worker, plain):
     """N16, N21, T38: the seal says who wrote it, not that it makes sense."""
