@@ -43,10 +43,13 @@ async def echo_port():
     await runner.cleanup()
 
 
-async def verdicts(port: int) -> dict[str, tuple[str, str, int | None]]:
+Verdicts = dict[str, tuple[str, str, int | None]]
+
+
+async def verdicts(port: int, cases: list[str] | None = CASES) -> Verdicts:
     """Run the cases against a port: verdict on the messages, verdict on the closing, close code received."""
     try:
-        results = await run_fuzzingclient(f"ws://127.0.0.1:{port}/ws", cases=CASES, concurrency=4)
+        results = await run_fuzzingclient(f"ws://127.0.0.1:{port}/ws", cases=cases, concurrency=4)
     except FailureError as failed:  # the server under test has its own failures; ours is the comparison
         results = failed.results
     return {one.case_id: (one.behavior.value, one.behavior_close.value, one.remote_close_code) for one in results}
@@ -61,6 +64,13 @@ async def test_verdicts_equal_those_without_the_gateway(echo_port, note):
     service = {"name": "echo", "url": f"http://127.0.0.1:{echo_port}", "routes": routes}
     async with Gateway({"services": [service]}) as gateway:
         through = await verdicts(gateway.port)
-    note(f"websocket: {len(through)} Autobahn cases through the gateway")
+        note(f"websocket: {len(through)} Autobahn cases through the gateway")
+        different = {case for case in direct if direct[case] != through.get(case)}
+        # A peer that ends a connection with octets unread resets it: what it had sent just before may overtake that,
+        # or be lost, on either way. What is so every time is our doing.
+        for _ in range(3):
+            if different:
+                through |= await verdicts(gateway.port, sorted(different))
+                different = {case for case in different if direct[case] != through[case]}
     assert len(direct) > 250
-    assert {case: (direct[case], through.get(case)) for case in direct if direct[case] != through.get(case)} == {}
+    assert {case: (direct[case], through.get(case)) for case in different} == {}
