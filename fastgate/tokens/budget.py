@@ -17,7 +17,7 @@ class InactiveBudget:
     bounded time.
     """
 
-    __slots__ = ("_at", "_burst", "_level", "_monotonic", "_rate", "_share", "_under_way")
+    __slots__ = ("_at", "_burst", "_let_in", "_level", "_moment", "_monotonic", "_rate", "_share", "_under_way")
 
     def __init__(self, rate: float, burst: float, monotonic: Callable[[], float]) -> None:
         """`rate` in answers per second, more than 0; `burst` in answers, at least 1."""
@@ -27,6 +27,7 @@ class InactiveBudget:
         self._monotonic = monotonic
         self._at = monotonic()
         self._under_way = 0
+        self._let_in, self._moment = 0, -1.0
         self._share = 0.0
         """Of the last answers, how many were inactive."""
 
@@ -47,7 +48,19 @@ class InactiveBudget:
     def wait(self) -> float:
         """Seconds until an unknown token may be asked about again; 0.0: now."""
         self._refill()
-        return max(0.0, (1.0 - self._level + self._under_way * self._share) / self._rate)
+        return self._short(self._under_way)
+
+    def admit(self) -> float:
+        """Do the same for one of many that come at the same moment: those before it are going to ask."""
+        self._refill()
+        if self._at != self._moment:
+            self._let_in, self._moment = 0, self._at
+        wait = self._short(self._under_way + self._let_in)
+        self._let_in += wait == 0.0
+        return wait
+
+    def _short(self, expected: int) -> float:
+        return max(0.0, (1.0 - self._level + expected * self._share) / self._rate)
 
     def _refill(self) -> None:
         now = self._monotonic()

@@ -85,10 +85,12 @@ class Introspector:
     def turn_away(self) -> IntrospectionError | None:
         """What `introspect` would raise at once about an unknown token, and noted as there; None: it would ask."""
         try:
-            self._refuse(known=False)
+            self._refuse(known=True)
+            _refuse_flood(self._budget.admit())
         except IntrospectionError as error:
             self._note(error)
-            return error
+            # Its traceback leads to the frames of our callers, which hold it: a cycle for each of a flood.
+            return error.with_traceback(None)
         return None
 
     async def introspect(self, token: str, *, known: bool = False, seconds: float = math.inf) -> TokenState:
@@ -195,9 +197,7 @@ class Introspector:
         self._refuse_in_pause(IntrospectionError)
         self._breaker.check()
         if not known:
-            wait = self._budget.wait()
-            if wait > 0.0:
-                raise IntrospectionError(Cannot.OVERLOADED, "too many inactive tokens", max(wait, 1.0))
+            _refuse_flood(self._budget.wait())
 
     def _refuse_in_pause(self, kind: type[IntrospectionError]) -> None:
         pause = self._pause_until - self._clock.monotonic()
@@ -256,3 +256,9 @@ class Introspector:
                 self._health.other_auth_method(method)
         if self._asking.client_auth is not method:
             self._asking = replace(self.provider, client_auth=method)
+
+
+def _refuse_flood(wait: float) -> None:
+    """Raise while unknown tokens have to wait, so many seconds."""
+    if wait > 0.0:
+        raise IntrospectionError(Cannot.OVERLOADED, "too many inactive tokens", max(wait, 1.0))

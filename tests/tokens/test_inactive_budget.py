@@ -79,3 +79,13 @@ def test_good_tokens_by_the_thousand(budget):
     for _ in range(1000):
         budget.answered(inactive=False)
     assert budget.wait() == 0.0
+
+
+def test_many_at_the_same_moment(clock, budget):
+    """T25: what comes in one turn of the loop is let in only as far as it may ask."""
+    spend(budget, 1000)
+    clock.pass_(0.5)
+    assert [budget.admit() for _ in range(100)].count(0.0) == pytest.approx(5 / 0.75, abs=2)
+    clock.pass_(0.1)  # nobody has asked: all of it is there again, and more
+    assert [budget.admit() for _ in range(100)].count(0.0) == pytest.approx(6 / 0.75, abs=2)
+    assert budget.wait() == 0.0
