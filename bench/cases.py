@@ -253,12 +253,14 @@ CASES = (
         "flood",
         "Live traffic beside a flood of invented tokens",
         "GET with a remembered token over 32 connections with a pause of 10 ms on average: alone, and while 250 others "
-        "send 5,000 requests a second, each with a token of its own that nobody has issued.",
+        "send 1,250 requests a second, each with a token of its own that nobody has issued: what one of four workers "
+        "gets of 5,000 a second. Then all of these at the one worker that is measured.",
         (
             Subject("quiet", FASTGATE, LIVE),
-            Subject("5,000 unknown a second", FASTGATE, Beside(LIVE, traffic.invented, 250, 50), "quiet"),
+            Subject("its share of 5,000 a second", FASTGATE, Beside(LIVE, traffic.invented, 250, 200), "quiet"),
+            Subject("all 5,000 a second", FASTGATE, Beside(LIVE, traffic.invented, 250, 50), "quiet"),
         ),
-        (Target("p99 of hits beside invented tokens", "5,000 unknown a second", 2, "p99_ms", "quiet"),),
+        (Target("p99 of hits beside invented tokens", "its share of 5,000 a second", 2, "p99_ms", "quiet"),),
         figure="p99_ms",
         seconds=2,
         remembered=False,
