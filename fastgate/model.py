@@ -551,7 +551,9 @@ class Limits:
     header_timeout: float = 10.0
     """From the first octet of a head to its last."""
     body_timeout: float = 60.0
-    """Between two reads of a request body."""
+    """For so much of a request body as `body_rate` asks for."""
+    body_rate: int = 100
+    """Octets a second that a body must have on average over each `body_timeout`; 0: one octet will do."""
     keepalive_timeout: float = 75.0
     drain_timeout: float = 30.0
 

@@ -10,7 +10,7 @@ from fastgate.config.addresses import host_port
 from fastgate.config.provider import Provider
 from fastgate.config.redis import Redis
 from fastgate.config.service import ConfiguredService
-from fastgate.config.units import Count, Duration, PositiveDuration, Size
+from fastgate.config.units import Count, Duration, NotAFlag, PositiveDuration, Size
 from fastgate.config.words import FileName, Name, SecretValue, Section, Token
 
 MAX_WORKERS: Final = 512
@@ -87,7 +87,19 @@ class Limits(Section):
     header_timeout: Annotated[
         PositiveDuration, Field(description="From the first octet of a request's head to its last.")
     ] = 10.0
-    body_timeout: Annotated[PositiveDuration, Field(description="Between two reads of a request's body.")] = 60.0
+    body_timeout: Annotated[
+        PositiveDuration, Field(description="How long a request's body may stand still, or drip: see `body_rate`.")
+    ] = 60.0
+    body_rate: Annotated[
+        int,
+        NotAFlag,
+        Field(
+            ge=0,
+            le=1_000_000,
+            description="Octets a second, on average over each `body_timeout`, below which a "
+            "request's body is given up; 0: any that moves is waited for.",
+        ),
+    ] = 100
     keepalive_timeout: Annotated[
         PositiveDuration, Field(description="How long an unused client connection stays open.")
     ] = 75.0

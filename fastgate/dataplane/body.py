@@ -39,7 +39,7 @@ class Flow(Protocol):
     def resume_body(self) -> None:
         """Read on."""
 
-    def body_moved(self) -> None:
+    def body_moved(self, octets: int) -> None:
         """A pump has read some of it."""
 
 
@@ -190,7 +190,7 @@ class Body:
         self.left -= octets
         self.taken += octets
         if self._flow is not None:
-            self._flow.body_moved()
+            self._flow.body_moved(octets)
 
     def give_back(self) -> None:
         """The connection reads again."""

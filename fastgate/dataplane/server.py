@@ -68,6 +68,7 @@ class DownstreamProtocol(RequestHandler):
     __slots__ = (
         "_begun",
         "_body",
+        "_came",
         "_deadline",
         "_discarding",
         "_express",
@@ -108,6 +109,8 @@ class DownstreamProtocol(RequestHandler):
         """Octets of a head that has begun."""
         self._body = NOTHING
         """Of the request that was read last."""
+        self._came = 0
+        """Octets of it since the deadline was set."""
         self._tunnel: Tunnel | None = None
         self._discarding = False
         self._held_up = False
@@ -294,7 +297,7 @@ class DownstreamProtocol(RequestHandler):
         if framing.kind is _CHUNKED or framing.length:
             self._body = Body(framing, self)
             self._stage = _BODY
-            self._deadline.set(limits.body_timeout)
+            self._await_body()
             if self._inbox:
                 # What came with the head belongs to the request: a small body is complete before its answer is.
                 self._take_body()
@@ -306,7 +309,7 @@ class DownstreamProtocol(RequestHandler):
         return True
 
     def _take_body(self) -> None:
-        body = self._body
+        body, before = self._body, len(self._inbox)
         try:
             self._inbox = body.take(self._inbox)
         except FramingError as error:
@@ -316,7 +319,7 @@ class DownstreamProtocol(RequestHandler):
             self._stage = _BUSY
             self._deadline.clear()
         else:
-            self._deadline.set(self.plane.limits.body_timeout)
+            self.body_moved(before - len(self._inbox))
         if self.exchange is not None:
             self._guarded(self.exchange, body.pass_on)
 
@@ -481,10 +484,17 @@ class DownstreamProtocol(RequestHandler):
         """The body has room again: what the clock ran while it had none was not the client's time."""
         if self.transport is not None and self._stage is _BODY and not self._discarding:
             self.transport.resume_reading()
-            self._deadline.set(self.plane.limits.body_timeout)
+            self._await_body()
 
-    def body_moved(self) -> None:
-        """The client has sent some of its body past its transport."""
+    def body_moved(self, octets: int) -> None:
+        """The client has sent some of its body, perhaps past its transport; one that drips does not gain time by it."""
+        limits = self.plane.limits
+        self._came += octets
+        if self._came >= limits.body_rate * limits.body_timeout:
+            self._await_body()
+
+    def _await_body(self) -> None:
+        self._came = 0
         self._deadline.set(self.plane.limits.body_timeout)
 
     def _write_expired(self) -> None:
@@ -498,7 +508,7 @@ class DownstreamProtocol(RequestHandler):
             self.force_close()
         elif self._stage is _BODY:
             if self._body.held_up:
-                self._deadline.set(self.plane.limits.body_timeout)
+                self._await_body()
             else:
                 self._break_body(ForwardError(Side.DOWNSTREAM, Forwarding.BODY_TIMEOUT, "the body stalled"))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from contextlib import suppress
 
 import pytest
 import trustme
@@ -187,6 +188,35 @@ async def test_a_stalled_body_is_408(upstream: Upstream):
         await upstream.until(got.connection.ended.is_set)
         assert not got.complete.is_set()
         upstream.broken.clear()
+
+
+@pytest.mark.parametrize("length", [1000, 3_000_000], ids=["relayed", "spliced"])
+async def test_a_body_that_drips(upstream: Upstream, length: int):
+    """C1, figure 23: an octet now and then keeps no connection open, unless that is wanted."""
+    head = b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length
+
+    async def drip(client):
+        with suppress(ConnectionError):
+            while True:
+                await client.send(b"x")
+                await asyncio.sleep(0.02)
+
+    for rate, patient in ((1000, False), (0, True)):
+        limits = Limits(body_timeout=0.3, body_rate=rate)
+        async with Plane.before(upstream.port, limits=limits) as plane, await plane.client() as client:
+            await client.send(head)
+            dripping = asyncio.ensure_future(drip(client))
+            line = asyncio.ensure_future(plane.line(0))
+            await asyncio.wait([line], timeout=1.5 if patient else None)
+            assert line.done() is not patient
+            if not patient:
+                assert line.result().reason == "body_timeout"
+            for task in (dripping, line):
+                task.cancel()
+            await asyncio.gather(dripping, line, return_exceptions=True)
+            client.abort()
+    await upstream.until(lambda: all(each.ended.is_set() for each in upstream.connections))
+    upstream.broken.clear()
 
 
 async def test_an_idle_connection_is_closed(upstream: Upstream):
