@@ -406,7 +406,10 @@ WITH_HEAD = 300_000
 
 async def test_an_upload_that_trickles(upstream: Upstream):
     """C1: where no rate is asked for, every octet moves the deadline."""
-    async with Plane.before(upstream.port, limits=Limits(body_timeout=0.5, body_rate=0)) as plane, await plane.client() as client:
+    async with (
+        Plane.before(upstream.port, limits=Limits(body_timeout=0.5, body_rate=0)) as plane,
+        await plane.client() as client,
+    ):
         await client.send(PUT)
         await under_way(plane)
         for _ in range(5):
