@@ -77,4 +77,4 @@ def test_an_identifier_is_kept_until_its_token_is_stale(age):
 def test_any_time(value):
     """A positive finite number, or none."""
     read = seconds(value)
-    assert read is None or (0 < read == value)
+    assert read is None or (0 < read == float(value))

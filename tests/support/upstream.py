@@ -349,9 +349,14 @@ class Upstream:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        # A conversation that ends before it began has closed nothing.
+        for conversation in self.connections:
+            conversation.writer.transport.abort()
+        await asyncio.sleep(0)
 
     async def __aenter__(self) -> Self:
         return await self.start()
