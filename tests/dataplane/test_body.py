@@ -25,8 +25,8 @@ class Connection:
     def resume_body(self) -> None:
         self.asked.append("resume")
 
-    def body_moved(self) -> None:
-        self.asked.append("moved")
+    def body_moved(self, octets: int) -> None:
+        self.asked.append(f"moved {octets}")
 
 
 class Reader:
@@ -175,7 +175,7 @@ def test_a_body_that_is_lent():
     body.pause()
     body.resume()
     body.moved(3)
-    assert (body.left, body.taken, connection.asked) == (1, 9, ["pause", "moved", "moved"])
+    assert (body.left, body.taken, connection.asked) == (1, 9, ["pause", "moved 6", "moved 3"])
     body.give_back()
     assert arrives(body, b"9GET") == b"GET"
     assert (connection.asked[-1], reader.heard, body.taken) == ("resume", [b"9", "end"], 10)
