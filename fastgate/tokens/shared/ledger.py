@@ -12,6 +12,7 @@ import structlog
 from fastgate.clock import Clock
 from fastgate.model import Mark
 from fastgate.stats import Stats
+from fastgate.tokens.quiet import Quiet
 from fastgate.tokens.revocation import RevocationsFullError
 from fastgate.tokens.shared.faults import Fault, RedisError
 from fastgate.tokens.shared.line import Line
@@ -35,7 +36,6 @@ MESSAGE_SECONDS: Final = 0.1
 """How long a message may take after the change that it tells of."""
 FORGET_SECONDS: Final = 3600.0
 """A revocation is removed from Redis so long after its end: clocks of hosts differ."""
-QUIET_SECONDS: Final = 10.0
 
 
 class MarkBook(Protocol):
@@ -84,7 +84,7 @@ class Ledger:
         self._unsent: dict[tuple[str, str], None] = {}
         self._sending: asyncio.Task[None] | None = None
         self._watched: deque[Mark] = deque()
-        self._quiet_until = 0.0
+        self._quiet = Quiet(clock)
 
     @property
     def unsent(self) -> int:
@@ -265,9 +265,8 @@ class Ledger:
         self._alarm("revocations_full", detail=what, advice="revoke by sub, client_id or all instead of token by token")
 
     def _alarm(self, event: str, **details: str) -> None:
-        now = self._clock.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + QUIET_SECONDS
+        # One kind for all of them: somebody who forges marks must not hide behind many kinds of lines.
+        if self._quiet.suppressed("alarm") is not None:
             log.error(event, **details)
 
     async def close(self) -> None:

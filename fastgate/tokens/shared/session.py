@@ -7,8 +7,10 @@ from typing import Any, Final
 
 import structlog
 
+from fastgate.clock import Clock
 from fastgate.model import Redis
 from fastgate.stats import Stats
+from fastgate.tokens.quiet import Quiet
 from fastgate.tokens.shared.clients import Way, Ways
 from fastgate.tokens.shared.faults import ADVICE, Fault, RedisError, fault_of
 from fastgate.tokens.shared.ledger import Ledger
@@ -25,15 +27,15 @@ PAUSE_SECONDS_MAX: Final = 0.5
 STEADY_SECONDS: Final = 5.0
 """A session that lasted so long was a good one: the next attempt follows at once."""
 WATCH_SECONDS: Final = 1.0
-QUIET_SECONDS: Final = 10.0
-"""Between two log lines about the same trouble."""
 _chance: Final = SystemRandom()
 
 
 class Session:
     """Whether the shared tier may be used now. It may when Redis answers in time and no revocation can be missed."""
 
-    def __init__(self, redis: Redis, line: Line, messages: Messages, ledger: Ledger, stats: Stats) -> None:
+    def __init__(
+        self, redis: Redis, line: Line, messages: Messages, ledger: Ledger, clock: Clock, stats: Stats
+    ) -> None:
         self._redis = redis
         self._ways = Ways(redis)
         self._line = line
@@ -45,8 +47,7 @@ class Session:
         self._ending = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
-        self._quiet: dict[tuple[str, Fault], float] = {}
-        """Until when an event is not logged again."""
+        self._quiet = Quiet(clock)
         self._told = True
         """Whether it was logged that things are not as they should be: then it is, too, when they are again."""
         self.fault: Fault | None = None
@@ -192,9 +193,7 @@ class Session:
         self._say("shared_tier_bypassed", fault)
 
     def _say(self, event: str, fault: Fault) -> None:
-        now = asyncio.get_running_loop().time()
-        if now >= self._quiet.get((event, fault), now):
-            self._quiet[event, fault] = now + QUIET_SECONDS
+        if self._quiet.suppressed((event, fault)) is not None:
             self._told = True
             log.warning(event, kind=str(fault), advice=ADVICE[fault], **self._labels())
 

@@ -47,7 +47,7 @@ class SharedTier:
         self._leases = Leases(line, states, self._keyring, redis.prefix, clock, stats, together=together)
         self._ledger = Ledger(line, self._keyring, redis.prefix, book, clock, stats, learned)
         messages = Messages({self._leases.channel: wakeups.received, self._ledger.channel: self._ledger.received})
-        self._session = Session(redis, line, messages, self._ledger, stats)
+        self._session = Session(redis, line, messages, self._ledger, clock, stats)
         self._obtaining = Obtaining(self._session, states, self._leases, wakeups, redis.prefix, clock, stats)
         self._once = Once(states, self._keyring, redis.prefix, clock)
 
