@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -18,6 +18,7 @@ from bench.machine import ROOT
 from bench.settings import PROVIDER, SCOPE
 from bench.usage import children, open_files, rss_kib
 from tests.support.client import fetch
+from tests.support.connections import Ends, holders
 from tests.support.gateway import Gateway
 from tests.support.ledger import Line
 from tests.support.process import Process, answers, free_port
@@ -35,13 +36,6 @@ class Census(NamedTuple):
     files: int
     kept: int
     """Of the files: connections to Redis and to the identity provider, of which every worker keeps what it needed."""
-
-
-class Ends(NamedTuple):
-    """The ports of a loopback connection, as the process sees them that holds it."""
-
-    near: int
-    far: int
 
 
 class Stub:
@@ -216,21 +210,3 @@ def _connected(ports: set[int]) -> int:
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     fields = [line.split() for line in lines]
     return sum(each[3] == "01" and int(each[2].rpartition(":")[2], 16) in ports for each in fields)
-
-
-def holders(connections: set[Ends], pids: set[int]) -> dict[Ends, int]:
-    """Which of these processes holds each of these loopback connections, as /proc says."""
-    inodes: dict[str, Ends] = {}
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        ends = Ends(*(int(address.rpartition(":")[2], 16) for address in fields[1:3]))
-        if ends in connections:
-            inodes[f"socket:[{fields[9]}]"] = ends
-    found: dict[Ends, int] = {}
-    for pid in pids:
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):
-                ends = inodes.get(str(entry.readlink()))
-                if ends is not None:
-                    found[ends] = pid
-    return found

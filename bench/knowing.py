@@ -13,9 +13,10 @@ from itertools import count
 
 from bench import tokens
 from bench.cluster_report import Report
-from bench.hosts import HOSTS, WORKERS, Ends, Hosts, holders
+from bench.hosts import HOSTS, WORKERS, Hosts
 from bench.judging import Fate, judged, percentile, request
 from bench.machine import progress
+from tests.support.connections import Ends, holders
 from tests.support.gateway import Gateway
 from tests.support.ledger import Line
 

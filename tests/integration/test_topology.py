@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
@@ -17,6 +16,7 @@ from tests.supervisor.parts import Fleet, until
 from tests.support import programs
 from tests.support.balancer import haproxy
 from tests.support.client import fetch
+from tests.support.connections import Ends, holders
 from tests.support.idp import Idp
 from tests.support.ledger import Ledger, Repeater
 from tests.support.oidc_provider import SECRET as CLIENT_SECRET
@@ -86,22 +86,6 @@ class Hosts:
         said = json.loads((await self.each[host].admin("POST", "/tokens/revoke", what)).body)
         return said.get("shared")
 
-    def worker_at(self, port):
-        """Return the process that has this end of a connection."""
-        sockets = {
-            f"socket:[{line.split()[9]}]"
-            for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
-            if int(line.split()[1].rpartition(":")[2], 16) == port
-        }
-        for pid in [pid for host in self.each for pid in host.processes()]:
-            for entry in Path(f"/proc/{pid}/fd").iterdir():
-                try:
-                    if str(entry.readlink()) in sockets:
-                        return pid
-                except OSError:
-                    continue  # closed meanwhile
-        raise AssertionError(f"nobody has port {port}")
-
 
 @asynccontextmanager
 async def standing(*configs):
@@ -160,8 +144,9 @@ async def test_four_hundred_requests_and_one_cold_token(hosts, idp):
 
     idp.will(asyncio.Event())
     tasks, question = await asking(hosts, idp, "t1")
-    ours = question.request.connection.writer.get_extra_info("peername")[1]
-    os.kill(hosts.worker_at(ours), signal.SIGKILL)
+    asker = Ends(question.request.connection.writer.get_extra_info("peername")[1], idp.port)
+    (pid,) = holders({asker}, [pid for host in hosts.each for pid in host.processes()]).values()
+    os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
     # HAProxy sends again what may be sent again; nothing else was lost.
     assert {answer.status for answer in await asyncio.gather(*tasks)} == {200}

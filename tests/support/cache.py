@@ -1,6 +1,7 @@
 """Where downloaded parts live between runs, and how they get there once although several test runs may want them."""
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -67,6 +68,26 @@ def run(what: str, *command: str, cwd: Path | None = None, timeout: float = 600)
         program = Path(command[0]).name
         raise Missing(f"{what}: {program} ended with {done.returncode}: {_why(done.stdout + done.stderr)}")
     return done.stdout
+
+
+def npm_modules(folder: Path, what: str) -> Path:
+    """Return a folder with the `node_modules` of the lock file in `folder`, installed once; raises Missing.
+
+    `what` is installed there.
+    """
+    npm = tool("npm", f"{what} needs Node.js 20 or newer with npm (Debian: apt-get install nodejs npm)")
+    lock = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()[:16]
+
+    def install(into: Path) -> None:
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(folder / name, into)
+        run(
+            f"{what} cannot be installed from the npm registry",
+            *(npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"),
+            cwd=into,
+        )
+
+    return once(root() / f"npm-{lock}", install)
 
 
 def _why(said: str) -> str:

@@ -1,9 +1,7 @@
 """The npm package oidc-provider (a certified OpenID provider) as a process: `oidc_provider/server.mjs`."""
 
 import base64
-import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -20,23 +18,11 @@ ODD_SECRET = "odd:+ %&=/secret"
 
 def modules() -> Path:
     """Return the folder with `node_modules`, installing it once per lock file; raises cache.Missing."""
-    npm = cache.tool("npm", "the tests need Node.js 20 or newer with npm (Debian: apt-get install nodejs npm)")
     node = cache.tool("node", "the tests need Node.js 20 or newer (Debian: apt-get install nodejs)")
     version = cache.run("Node.js does not start", node, "--version").strip()
     if int(version.lstrip("v").split(".")[0]) < 20:
         raise cache.Missing(f"oidc-provider needs Node.js 20 or newer, here is {version}")
-    lock = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()[:16]
-
-    def install(folder: Path) -> None:
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / name, folder)
-        cache.run(
-            "oidc-provider cannot be installed from the npm registry",
-            *(npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"),
-            cwd=folder,
-        )
-
-    return cache.once(cache.root() / f"npm-{lock}", install)
+    return cache.npm_modules(HERE, "oidc-provider")
 
 
 class OidcProvider:

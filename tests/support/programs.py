@@ -1,6 +1,5 @@
 """Programs that check what is in deploy/: from Debian, and from the npm registry where Debian has none."""
 
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -25,22 +24,8 @@ def program(name: str) -> str:
 
 def dclint() -> tuple[str, str]:
     """Return the command of the checker of compose files, installing it once per lock file; raises cache.Missing."""
-    npm = cache.tool("npm", "dclint needs Node.js 20 or newer with npm (Debian: apt-get install nodejs npm)")
     node = cache.tool("node", "dclint needs Node.js 20 or newer (Debian: apt-get install nodejs)")
-    lock = hashlib.sha256((_DCLINT / "package-lock.json").read_bytes()).hexdigest()[:16]
-
-    def install(folder: Path) -> None:
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(_DCLINT / name, folder)
-        cache.run(
-            "dclint cannot be installed from the npm registry",
-            *(npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"),
-            cwd=folder,
-        )
-
-    return node, str(
-        cache.once(cache.root() / f"npm-{lock}", install) / "node_modules" / "dclint" / "bin" / "dclint.cjs"
-    )
+    return node, str(cache.npm_modules(_DCLINT, "dclint") / "node_modules" / "dclint" / "bin" / "dclint.cjs")
 
 
 def checkers() -> None:

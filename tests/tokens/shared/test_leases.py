@@ -37,6 +37,14 @@ async def following(*workers):
         await worker.until(lambda worker=worker: worker.count("leases", "follower") == 1, "a follower")
 
 
+def held(idp):
+    """Let the token `t` be active, and the first question about it wait for what is returned."""
+    idp.tokens["t"] = {"sub": "alex", "exp": soon()}
+    hold = asyncio.Event()
+    idp.will(hold, idp.truth)
+    return hold
+
+
 async def settled(asking):
     return await asyncio.gather(*asking, return_exceptions=True)
 
@@ -46,9 +54,7 @@ async def settled(asking):
 
 async def test_four_workers_with_a_hundred_requests_each(redis, idp, worker):
     """I10, T28, figure 13: exactly one question; the others are told, none looks again."""
-    idp.tokens["t"] = {"sub": "alex", "exp": soon()}
-    hold = asyncio.Event()
-    idp.will(hold, idp.truth)
+    hold = held(idp)
     workers = [await worker(redis) for _ in range(4)]
     asking = [asyncio.ensure_future(each.get("t")) for each in workers for _ in range(100)]
     await idp.asked(1)
@@ -81,9 +87,7 @@ async def test_an_inactive_answer_is_told_too(redis, idp, worker):
 
 async def test_an_answer_that_is_not_kept_is_told(redis, idp, worker):
     """T27, T28: with freshness 0 nothing stays, but who waits is told."""
-    idp.tokens["t"] = {"sub": "alex", "exp": soon()}
-    hold = asyncio.Event()
-    idp.will(hold, idp.truth)
+    hold = held(idp)
     one, two = await worker(redis), await worker(redis)
     asking = [asyncio.ensure_future(each.get("t", fresher(each, ttl_max=0.0))) for each in (one, two)]
     await idp.asked(1)
@@ -95,9 +99,7 @@ async def test_an_answer_that_is_not_kept_is_told(redis, idp, worker):
 
 async def test_a_slow_identity_provider(redis, idp, worker):
     """R11: an owner that lives keeps its lease, however long the answer takes."""
-    idp.tokens["t"] = {"sub": "alex", "exp": soon()}
-    hold = asyncio.Event()
-    idp.will(hold, idp.truth)
+    hold = held(idp)
     one, two = await worker(redis), await worker(redis)
     asking = [asyncio.ensure_future(each.get("t")) for each in (one, two)]
     await idp.asked(1)
@@ -112,7 +114,7 @@ async def test_the_question_fails(redis, idp, worker):
     idp.tokens["t"] = {"sub": "alex", "exp": soon()}
     hold = asyncio.Event()
     idp.will(hold, says(b"", 503, ("Retry-After", "7")))
-    one, two, three = workers = [await worker(redis) for _ in range(3)]
+    workers = [await worker(redis) for _ in range(3)]
     asking = [asyncio.ensure_future(each.get("t")) for each in workers]
     await idp.asked(1)
     await asyncio.sleep(0.05)
@@ -125,7 +127,6 @@ async def test_the_question_fails(redis, idp, worker):
     followers = [each for each in workers if each.count("leases", "follower")]
     assert await followers[0].active("t")
     assert len(idp.questions) == 2
-    del one, two, three
 
 
 async def test_the_owner_has_no_room_to_ask(redis, idp, worker):
@@ -195,9 +196,7 @@ async def test_an_owner_that_comes_late(redis, idp, worker):
 
 async def test_a_lost_message(redis, idp, worker):
     """I10: whoever was not told looks when the lease should have ended, and finds the answer."""
-    idp.tokens["t"] = {"sub": "alex", "exp": soon()}
-    hold = asyncio.Event()
-    idp.will(hold, idp.truth)
+    hold = held(idp)
     one, two = await worker(redis), await worker(redis)
     first = asyncio.ensure_future(one.get("t"))
     await idp.asked(1)
@@ -225,9 +224,7 @@ async def test_a_message_that_comes_before_it_is_waited_for(redis, idp, worker):
 
 async def test_redis_dies_while_another_worker_asks(own_redis, idp, worker):
     """R1, R11: whoever waits asks for himself; one question per worker."""
-    idp.tokens["t"] = {"sub": "alex", "exp": soon()}
-    hold = asyncio.Event()
-    idp.will(hold, idp.truth)
+    hold = held(idp)
     workers = [await worker(own_redis) for _ in range(3)]
     asking = [asyncio.ensure_future(each.get("t")) for each in workers for _ in range(10)]
     await idp.asked(1)
@@ -241,9 +238,7 @@ async def test_redis_dies_while_another_worker_asks(own_redis, idp, worker):
 
 async def test_the_line_breaks_for_a_moment_while_another_worker_asks(redis, idp, worker):
     """R4, I10: whoever waits goes on waiting when the line is open again at once."""
-    idp.tokens["t"] = {"sub": "alex", "exp": soon()}
-    hold = asyncio.Event()
-    idp.will(hold, idp.truth)
+    hold = held(idp)
     one, two = await worker(redis), await worker(redis)
     first = asyncio.ensure_future(one.get("t"))
     await idp.asked(1)
@@ -313,9 +308,7 @@ async def test_a_lease_put_there_by_somebody_else(redis, idp, worker, how):
 
 async def test_messages_put_there_by_somebody_else(redis, idp, worker):
     """T38, R7: neither an answer nor a failure that the owner did not tell is believed."""
-    idp.tokens["t"] = {"sub": "alex", "exp": soon()}
-    hold = asyncio.Event()
-    idp.will(hold, idp.truth)
+    hold = held(idp)
     one, two = await worker(redis), await worker(redis)
     first = asyncio.ensure_future(one.get("t"))
     await idp.asked(1)
@@ -355,9 +348,7 @@ async def test_an_old_answer_in_a_new_message(redis, idp, worker):
 async def test_a_lease_has_no_room_for_more_who_wait(redis, idp, worker, monkeypatch):
     """T37: they look again when it ends."""
     monkeypatch.setattr(leases, "LEASE_SIZE_MAX", 40)
-    idp.tokens["t"] = {"sub": "alex", "exp": soon()}
-    hold = asyncio.Event()
-    idp.will(hold, idp.truth)
+    hold = held(idp)
     one, two = await worker(redis), await worker(redis)
     first = asyncio.ensure_future(one.get("t"))
     await idp.asked(1)
