@@ -349,10 +349,12 @@ class Upstream:
         if self._server is not None:
             self._server.close()
             self._server = None
-        while self._tasks:
-            for task in self._tasks:
+        while ending := list(self._tasks):
+            for task in ending:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*ending, return_exceptions=True)
+            # From Python 3.12 on it returns at once when all were done: their callbacks have not run then.
+            self._tasks.difference_update(ending)
         # A conversation that ends before it began has closed nothing.
         for conversation in self.connections:
             conversation.writer.transport.abort()

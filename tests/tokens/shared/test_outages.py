@@ -160,7 +160,7 @@ async def test_a_narrow_way(own_redis, tokens_of, worker):
 async def test_connections_are_reset_again_and_again(own_redis, tokens_of, worker):
     """R4: each time it is a miss, and a new connection."""
     async with Chaos(own_redis.port) as way:
-        one = await worker(own_redis.settings(addresses=(("127.0.0.1", way.port),)))
+        one = await worker(own_redis.settings(timeout=1.0, addresses=(("127.0.0.1", way.port),)))
         for number in range(5):
             way.reset()
             assert await one.active(f"t{number}")
