@@ -1,14 +1,14 @@
 """The question about a token and the reading of the answer (RFC 7662 section 2)."""
 
 from base64 import b64encode
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote_plus, urlencode
 
 from fastgate.errors import Cannot, IntrospectionError
 from fastgate.model import INACTIVE, ActiveToken, ClientAuth, IdentityProvider, TokenState
 from fastgate.policy.strict_json import MAX_DEPTH, malformed, read_object
 
-__all__ = ["MAX_BODY", "MAX_DEPTH", "decode", "request", "token_state"]
+__all__ = ["MAX_BODY", "MAX_DEPTH", "Asking", "asking", "decode", "token_state"]
 
 MAX_BODY: Final = 64 * 1024
 """Octets of an answer; a longer one is not read."""
@@ -19,14 +19,26 @@ _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
 
 
-def request(provider: IdentityProvider, token: str) -> tuple[dict[str, str], bytes]:
-    """Write the fields and the form of an introspection request (RFC 7662 section 2.1).
+class Asking(NamedTuple):
+    """What is the same in every question to one provider."""
+
+    headers: dict[str, str]
+    rest: bytes
+    """The form behind the token."""
+
+    def form(self, token: str) -> bytes:
+        """Write the form about one token."""
+        return b"token=%b%b" % (quote_plus(token).encode("ascii"), self.rest)
+
+
+def asking(provider: IdentityProvider) -> Asking:
+    """Write the fields and the form of an introspection request (RFC 7662 section 2.1), but for the token.
 
     The client authenticates by exactly one method (RFC 6749 section 2.3.1); an Authorization field among the
     provider's own headers is that method. Arguments of the provider never replace what we say.
     """
     own = {name.lower() for name, _ in provider.headers}
-    form = {"token": token}
+    form = {}
     if provider.hint is not None:
         form["token_type_hint"] = provider.hint
     fields = {"Accept": provider.accept, "Content-Type": "application/x-www-form-urlencoded"}
@@ -38,9 +50,8 @@ def request(provider: IdentityProvider, token: str) -> tuple[dict[str, str], byt
             if provider.client_auth is ClientAuth.POST:
                 form["client_secret"] = provider.client_secret
     fields = {name: value for name, value in fields.items() if name.lower() not in own}
-    extra = [(name, value) for name, value in provider.post_args if name not in form]
-    body = urlencode([*form.items(), *extra]).encode("ascii")
-    return {**fields, **dict(provider.headers)}, body
+    rest = [*form.items(), *((name, value) for name, value in provider.post_args if name not in {"token", *form})]
+    return Asking({**fields, **dict(provider.headers)}, b"".join(b"&" + urlencode([each]).encode() for each in rest))
 
 
 def decode(status: int, content_type: str, body: bytes) -> TokenState:

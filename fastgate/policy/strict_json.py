@@ -28,7 +28,7 @@ def read_object(body: bytes, max_size: int) -> dict[str, Any]:
     try:
         value = orjson.loads(body)
         # orjson keeps the last of several equal names; the slower parser is asked only for their sake.
-        json.loads(body, object_pairs_hook=_unique)
+        _SLOWER.decode(body.decode())
     except ValueError:
         raise malformed("the answer is not JSON, or names something twice") from None
     if not isinstance(value, dict):
@@ -61,3 +61,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError
     return found
+
+
+_SLOWER: Final = json.JSONDecoder(object_pairs_hook=_unique)

@@ -3,7 +3,6 @@
 import asyncio
 import ssl
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -15,7 +14,7 @@ from fastgate.errors import Cannot, IntrospectionError
 from fastgate.model import IdentityProvider
 from fastgate.policy.discovery import MAX_METADATA
 from fastgate.policy.introspection import MAX_BODY
-from fastgate.tokens.quiet_pool import QuietConnector
+from fastgate.tokens.quiet_pool import REUSED, QuietConnector
 
 IDLE_SECONDS: Final = 30.0
 DNS_SECONDS: Final = 60
@@ -38,8 +37,6 @@ class _Question(NamedTuple):
     body: bytes | None
     max_answer: int
     """Octets."""
-    connection: SimpleNamespace
-    """`reused` becomes true when the question goes out on a kept-alive connection."""
 
 
 class Client:
@@ -63,11 +60,11 @@ class Client:
     async def get(self, url: str) -> Answer:
         """GET a metadata document, or a key set, of at most MAX_METADATA octets."""
         headers = {"Accept": "application/json"}
-        return await self._send(_Question("GET", url, headers, None, MAX_METADATA, SimpleNamespace()))
+        return await self._send(_Question("GET", url, headers, None, MAX_METADATA))
 
     async def post(self, url: str, headers: Mapping[str, str], form: bytes) -> Answer:
         """POST a form; `headers` say what it is and who we are. The answer has at most MAX_BODY octets."""
-        return await self._send(_Question("POST", url, headers, form, MAX_BODY, SimpleNamespace()))
+        return await self._send(_Question("POST", url, headers, form, MAX_BODY))
 
     async def reach(self, url: str) -> None:
         """Connect to the origin of `url` and leave again: somebody listens there, more is not proved."""
@@ -87,12 +84,12 @@ class Client:
             await session.close()
 
     async def _send(self, question: _Question) -> Answer:
-        question.connection.reused = False
+        REUSED.set(False)
         try:
             try:
                 return await _exchange(self._session(), question)
             except aiohttp.ClientConnectionError:
-                if not question.connection.reused:
+                if not REUSED.get():
                     raise
                 return await _exchange(self._retry_session(), question)
         # `from None`: these exceptions quote what the peer sent.
@@ -115,16 +112,12 @@ class Client:
         return self._fresh
 
     def _open(self, **connector: Any) -> aiohttp.ClientSession:
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_reuseconn.append(_reused)
-        trace.on_connection_create_end.append(_created)
         return aiohttp.ClientSession(
             connector=QuietConnector(limit=0, ttl_dns_cache=DNS_SECONDS, ssl=self._tls(), **connector),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             trust_env=False,
             auto_decompress=False,
-            trace_configs=[trace],
         )
 
     def _tls(self) -> ssl.SSLContext | bool:
@@ -138,14 +131,6 @@ class Client:
             raise IntrospectionError(Cannot.UNAVAILABLE, "its ca_file cannot be loaded") from None
 
 
-async def _reused(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
-    context.trace_request_ctx.reused = True
-
-
-async def _created(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
-    context.trace_request_ctx.reused = False
-
-
 async def _exchange(session: aiohttp.ClientSession, question: _Question) -> Answer:
     headers = CIMultiDict(question.headers)
     headers.setdefault("User-Agent", "fastgate")
@@ -157,7 +142,6 @@ async def _exchange(session: aiohttp.ClientSession, question: _Question) -> Answ
         headers=headers,
         data=question.body,
         allow_redirects=False,
-        trace_request_ctx=question.connection,
     ) as response:
         return Answer(
             response.status,

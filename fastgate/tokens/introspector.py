@@ -39,8 +39,11 @@ class Introspector:
         self._health = Health(provider, clock)
         self._breaker = Breaker(provider.name, provider.failures, self._probe_once, self._health, stats)
         self._pause_until = clock.monotonic()
-        self._asking = provider
-        """The provider with the client authentication that its metadata offer."""
+        self._auth = provider.client_auth
+        """As the provider's metadata offer it."""
+        self._asking = introspection.asking(provider)
+        self._may_be_asked = False
+        """Whether the configured endpoint is one to send credentials to."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._open = 0
@@ -225,8 +228,7 @@ class Introspector:
 
     async def _ask(self, token: str) -> TokenState:
         endpoint = await self._endpoint()
-        headers, form = introspection.request(self._asking, token)
-        answer = await self._client.post(endpoint, headers, form)
+        answer = await self._client.post(endpoint, self._asking.headers, self._asking.form(token))
         try:
             return introspection.decode(answer.status, answer.content_type, answer.body)
         except IntrospectionError as error:
@@ -241,7 +243,9 @@ class Introspector:
     async def _endpoint(self) -> str:
         configured = self.provider.introspection_endpoint
         if configured is not None:
-            refuse_plaintext(configured, self.provider)
+            if not self._may_be_asked:
+                refuse_plaintext(configured, self.provider)
+                self._may_be_asked = True
             return configured
         metadata = await self._discovery.metadata()
         self._choose_auth(metadata.auth_methods)
@@ -252,10 +256,11 @@ class Introspector:
         method = self.provider.client_auth
         if method is not ClientAuth.NONE and offered and method not in offered:
             method = next((m for m in (ClientAuth.BASIC, ClientAuth.POST) if m in offered), method)
-            if self._asking.client_auth is not method:
+            if self._auth is not method:
                 self._health.other_auth_method(method)
-        if self._asking.client_auth is not method:
-            self._asking = replace(self.provider, client_auth=method)
+        if self._auth is not method:
+            self._auth = method
+            self._asking = introspection.asking(replace(self.provider, client_auth=method))
 
 
 def _refuse_flood(wait: float) -> None:

@@ -1,8 +1,8 @@
 """How many questions are under way at once, and how many may wait for their turn."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from fastgate.errors import Cannot, IntrospectionError
@@ -40,23 +40,29 @@ class Lanes:
 
         The caller owns the deadline.
         """
-        async with AsyncExitStack() as held:
-            with self._queued(known=known):
-                if not known:
-                    await held.enter_async_context(self._unknown)
-                await held.enter_async_context(self._any)
-            self.under_way += 1
-            try:
-                yield
-            finally:
-                self.under_way -= 1
+        await self._take(known=known)
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+            self._any.release()
+            if not known:
+                self._unknown.release()
 
-    @contextmanager
-    def _queued(self, *, known: bool) -> Iterator[None]:
+    async def _take(self, *, known: bool) -> None:
         if self._waiting[known] >= self._max_waiting:
             raise IntrospectionError(Cannot.OVERLOADED, "too many introspections are waiting", 1.0)
         self._waiting[known] += 1
         try:
-            yield
+            if known:
+                await self._any.acquire()
+                return
+            await self._unknown.acquire()
+            try:
+                await self._any.acquire()
+            except BaseException:
+                self._unknown.release()
+                raise
         finally:
             self._waiting[known] -= 1

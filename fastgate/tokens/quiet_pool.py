@@ -3,7 +3,8 @@
 import select
 import weakref
 from asyncio import Transport
-from typing import TYPE_CHECKING, Any, cast
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -11,6 +12,9 @@ from aiohttp.client_proto import ResponseHandler
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
+
+REUSED: Final = ContextVar("REUSED", default=False)
+"""Whether the connection that was taken last, here, was a kept-alive one. aiohttp's traces would say so, for more."""
 
 
 class QuietConnector(aiohttp.TCPConnector):
@@ -36,11 +40,13 @@ class QuietConnector(aiohttp.TCPConnector):
             protocol = cast("ResponseHandler", connection.protocol)  # None only after it was released
             if protocol not in self._used:
                 self._used.add(protocol)
+                REUSED.set(False)
                 return connection
             transport = protocol.transport
             if protocol.should_close or transport is None or _has_unread(transport):
                 connection.close()
                 continue
+            REUSED.set(True)
             return connection
 
 
