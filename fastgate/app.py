@@ -201,9 +201,9 @@ class App:
         """Whether something happens for the first time on the hosts that share a Redis; see `tokens.seen.Seen`."""
         return self._tokens.shared is None or await self._tokens.shared.first(name, seconds)
 
-    def recovered(self, provider: str) -> None:
-        """Take note that an identity provider has answered another worker of this host."""
-        self._tokens.recovered(provider)
+    def heard(self, provider: str, *, well: bool) -> None:
+        """Take note that an identity provider has answered another worker of this host, or fails it every time."""
+        self._tokens.heard(provider, well=well)
 
     # --- control.admin.Operations ------------------------------------------------------------------------------
 

@@ -339,8 +339,8 @@ class Fleet:
                 self.ledger.keep(_marks(message))
             case "turn":
                 return self._turns.wait(member, message["provider"])
-            case "recovered":
-                self._turns.recovered(member, message["provider"])
+            case "health":
+                self._turns.tell(member, message["provider"], well=message["well"])
             case "relieve" if not self._ending:
                 self._go(self._relieve_quietly(member))
         return None

@@ -168,9 +168,9 @@ class Member:
         except ChannelError:
             return True
 
-    def recovered(self, provider: str) -> None:
-        """Say that an identity provider has answered another worker."""
-        self._channel.tell("recovered", provider=provider)
+    def health(self, provider: str, *, well: bool) -> None:
+        """Say that an identity provider has answered another worker, or fails it every time."""
+        self._channel.tell("health", provider=provider, well=well)
 
     async def prepare(self, config: Mapping[str, Any], within: float) -> None:
         """Make sure that it could put a configuration in force. Raises ChannelError."""

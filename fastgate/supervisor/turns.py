@@ -55,10 +55,10 @@ class TurnsOfFleet:
         turn.due = now + PROBE_SECONDS
         return 0.0
 
-    def recovered(self, member: Member, provider: str) -> None:
-        """Tell every worker but this one, which was answered."""
-        if provider in self._turns:
+    def tell(self, member: Member, provider: str, *, well: bool) -> None:
+        """Tell every worker but this one, which was answered, or has begun to hold off."""
+        if well and provider in self._turns:
             self._turns[provider].waiting.clear()
         for other in self._told():
             if other is not member:
-                other.recovered(provider)
+                other.health(provider, well=well)

@@ -81,11 +81,17 @@ class Breaker:
                 # Also the probes that still hang: that they fail one day says nothing of a server that is well again.
                 self._recovering.cancel()
 
-    def recovered(self) -> None:
-        """Take note that another process of this host was answered."""
+    def heard(self, *, well: bool) -> None:
+        """Take note that another process of this host was answered, or has begun to hold off.
+
+        That is one's own affair: it may be to blame itself. But then one failure here is enough.
+        """
+        if not well:
+            self._in_a_row = max(self._in_a_row, self._failures - 1)
+            return
         if self.open:
-            self.answered()
             self._health.succeeded()
+        self.answered()
 
     def failed(self, error: IntrospectionError) -> None:
         """Take note of a question that was sent and failed."""
@@ -98,6 +104,7 @@ class Breaker:
             self.open = True
             self._stats.held_off.cell(self._name)[0] = 1
             self._health.held_off(error, self._failures)
+            self._turns.tell(self._name, well=False)
             self._recovering = asyncio.get_running_loop().create_task(self._recover())
 
     async def close(self) -> None:
@@ -136,4 +143,4 @@ class Breaker:
             self._stats.introspections.add(self._name, "probe")
             self.answered()
             self._health.succeeded()
-            self._turns.recovered(self._name)
+            self._turns.tell(self._name, well=True)

@@ -120,9 +120,9 @@ class Introspector:
         self._health.succeeded()
         return state
 
-    def recovered(self) -> None:
-        """Take note that it has answered another process of this host: it is held off from no longer."""
-        self._breaker.recovered()
+    def heard(self, *, well: bool) -> None:
+        """Take note that it has answered another process of this host, or fails it every time."""
+        self._breaker.heard(well=well)
 
     async def probe(self) -> None:
         """Ask about a token that nobody issued: `active: false` proves our credentials.

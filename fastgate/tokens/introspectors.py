@@ -58,11 +58,11 @@ class Introspectors:
         introspector = self._current.get(provider)
         return introspector is not None and introspector.out_of_reach
 
-    def recovered(self, name: str) -> None:
-        """Take note that the provider of this name has answered another process of this host."""
+    def heard(self, name: str, *, well: bool) -> None:
+        """Take note that the provider of this name has answered another process of this host, or fails it."""
         for each in self._current.values():
             if each.provider.name == name:
-                each.recovered()
+                each.heard(well=well)
 
     async def meet(self) -> dict[str, IntrospectionError | None]:
         """Make first contact with every provider; what went wrong, by name."""

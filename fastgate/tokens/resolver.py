@@ -219,9 +219,9 @@ class Tokens:
         """Make first contact with every identity provider; what went wrong, by name."""
         return await self._introspectors.meet()
 
-    def recovered(self, provider: str) -> None:
-        """Take note that the identity provider of this name has answered another worker of this host."""
-        self._introspectors.recovered(provider)
+    def heard(self, provider: str, *, well: bool) -> None:
+        """Take note that the provider of this name has answered another worker of this host, or fails it every time."""
+        self._introspectors.heard(provider, well=well)
 
     def problems(self) -> dict[str, str]:
         """By name, the identity providers whose last question failed, and why, in our own words."""

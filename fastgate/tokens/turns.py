@@ -13,8 +13,8 @@ class Turns(Protocol):
         """Seconds after which to ask here again; 0.0: it is our turn, now, and nobody else's for a second."""
         ...
 
-    def recovered(self, provider: str) -> None:
-        """Tell the others that this provider has answered."""
+    def tell(self, provider: str, *, well: bool) -> None:
+        """Tell the others that this provider has answered after all, or that we have begun to hold off from it."""
         ...
 
 
@@ -27,7 +27,7 @@ class _Alone:
         """Say that it is our turn."""
         return 0.0
 
-    def recovered(self, provider: str) -> None:
+    def tell(self, provider: str, *, well: bool) -> None:
         """Tell nobody."""
 
 

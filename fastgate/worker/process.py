@@ -141,8 +141,8 @@ class Worker:
     async def _first(self, message: Message) -> bool:
         return await self._serving.first(message["name"], message["seconds"])
 
-    async def _recovered(self, message: Message) -> None:
-        self._serving.recovered(message["provider"])
+    async def _hear(self, message: Message) -> None:
+        self._serving.heard(message["provider"], well=message["well"])
 
     async def _tell_marks(self, _: Message) -> list[Mark]:
         return self._serving.marks()
@@ -171,7 +171,7 @@ class Worker:
         "marks": _tell_marks,
         "told": _told,
         "first": _first,
-        "recovered": _recovered,
+        "health": _hear,
         "prepare": _prepare,
         "commit": _commit,
         "drain": _drain,

@@ -21,6 +21,6 @@ class TurnsOfWorkers:
         except ChannelError:
             return 0.0
 
-    def recovered(self, provider: str) -> None:
+    def tell(self, provider: str, *, well: bool) -> None:
         """Have the other workers told; one that is not finds out for itself."""
-        self._channel.tell("recovered", provider=provider)
+        self._channel.tell("health", provider=provider, well=well)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from fastgate.supervisor.turns import FORGOTTEN, PRECEDENCE, TurnsOfFleet
-from tests.contract.parts import READER, config, provider, route
+from tests.contract.parts import READER, bearer, config, provider, route
 from tests.support.connections import Ends, holders
 from tests.support.idp import Idp, says
 
@@ -26,8 +26,8 @@ class Worker:
     def __init__(self):
         self.told = []
 
-    def recovered(self, provider):
-        self.told.append(provider)
+    def health(self, provider, *, well):
+        self.told.append((provider, well))
 
 
 class Host:
@@ -85,14 +85,15 @@ def test_one_that_waits_no_longer(host):
     assert host.ask(0) == 0.0
 
 
-def test_the_first_answer_is_told_to_the_others(host):
-    """I9: and nobody waits for a turn any more."""
+def test_what_one_found_out_is_told_to_the_others(host):
+    """I3, I9: after an answer nobody waits for a turn any more."""
     one, two, three = host.workers
     host.ask(0)
     host.ask(1)
-    host.turns.recovered(one, "idp")
-    host.turns.recovered(two, "never-asked-by-turns")
-    assert (one.told, two.told, three.told) == (["never-asked-by-turns"], ["idp"], ["idp", "never-asked-by-turns"])
+    host.turns.tell(one, "idp", well=True)
+    host.turns.tell(two, "other", well=False)
+    first, second = ("idp", True), ("other", False)
+    assert (one.told, two.told, three.told) == ([second], [first], [first, second])
     host.now += 1.0
     assert host.ask(2) == 0.0
 
@@ -151,11 +152,15 @@ async def sick():
         yield started
 
 
+def unknown():
+    return os.urandom(8).hex()
+
+
 async def held_off(gateway, path="/any", idp="idp", workers=3):
     """Ask about tokens that nobody knows until every worker holds off."""
 
     async def all_of_them():
-        assert (await gateway.get(path, token=os.urandom(8).hex())).status == 503
+        assert (await gateway.get(path, token=unknown())).status == 503
         return await gateway.metric("fastgate_identity_provider_held_off", identity_provider=idp) == workers
 
     await until(all_of_them, f"{workers} workers that hold off from {idp}")
@@ -164,7 +169,14 @@ async def held_off(gateway, path="/any", idp="idp", workers=3):
 async def test_a_sick_provider_is_asked_once_a_second(sick, upstream):
     """I3, I9, P1, figures 15 and 16: by all workers together, also when one is killed while it asks."""
     async with Fleet(config(sick, upstream, workers=3)) as gateway:
+        async with await gateway.connect() as client:
+            for _ in range(5):
+                assert (await client.request("GET", "/any", bearer(unknown()))).status == 503
+        for _ in range(2):  # asked a second time, the others have heard it
+            assert await gateway.metric("fastgate_identity_provider_held_off") == 1
         await held_off(gateway)
+        clients = [question for question in sick.questions if len(question.token) == len(unknown())]
+        assert len(clients) == 5 + 2
         assert 3 <= await sick.count() <= WINDOW + 1
         sick.hangs = True
         await sick.asked(len(sick.questions) + 1)

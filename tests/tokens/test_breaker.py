@@ -246,8 +246,8 @@ class Others:
         self.asked.append(provider)
         return 0.0 if self.mine else 1000.0
 
-    def recovered(self, provider):
-        self.told.append(provider)
+    def tell(self, provider, *, well):
+        self.told.append((provider, well))
 
 
 @pytest.fixture
@@ -279,29 +279,45 @@ async def test_others_ask(idp, among, others, brisk):
     assert len(idp.questions) == 4
     others.mine = True
     await idp.asked(6)
-    assert others.told == []
+    assert others.told == [("idp", False)]
     idp.well = True
     await until(lambda: not introspector.status()["held_off"])
-    assert others.told == ["idp"]
+    assert others.told == [("idp", False), ("idp", True)]
 
 
 async def test_another_was_answered(idp, among, others, stats, patient):
-    """I9: it is asked again at once, without a probe; where nobody held off it changes nothing, the count goes on."""
+    """I9: it is asked again at once, without a probe; where nobody held off it counts as any answer."""
     always(idp, TROUBLE)
     introspector = among(provider_at(idp, failures=3))
     await fails(introspector, 2)
-    introspector.recovered()
+    introspector.heard(well=True)
     assert introspector.reachable is False
+    await fails(introspector, 2)
+    assert introspector.status()["held_off"] is False
     await fails(introspector)
     assert introspector.status()["held_off"] is True
-    await idp.asked(4)
+    await idp.asked(6)
     idp.well = True
-    introspector.recovered()
+    introspector.heard(well=True)
     assert (introspector.status()["held_off"], introspector.reachable) == (False, True)
     assert stats.held_off.values == {("idp",): 0}
     assert await introspector.introspect("t") is INACTIVE
-    assert others.told == []
+    assert others.told == [("idp", False)]
     assert stats.introspections.total("idp", "probe") == 0
+
+
+async def test_another_holds_off(idp, among, patient):
+    """I3, figure 16: then one failure here is enough, unless an answer comes first: the other may be to blame."""
+    introspector = among(provider_at(idp, failures=3))
+    introspector.heard(well=False)
+    assert await introspector.introspect("t") is INACTIVE
+    always(idp, TROUBLE)
+    await fails(introspector, 2)
+    assert introspector.status()["held_off"] is False
+    introspector.heard(well=False)
+    assert introspector.status()["held_off"] is False
+    await fails(introspector)
+    assert introspector.status()["held_off"] is True
 
 
 async def test_the_others_do_not_ask_for_a_pause(idp, among, others, clock, brisk):
@@ -314,7 +330,7 @@ async def test_the_others_do_not_ask_for_a_pause(idp, among, others, clock, bris
     assert (len(idp.questions), others.asked) == (1, [])
     idp.well = True
     clock.pass_(30)
-    await until(lambda: others.told == ["idp"])
+    await until(lambda: others.told == [("idp", False), ("idp", True)])
 
 
 async def test_it_fails_again_within_a_second(idp, introspector_of, stats, monkeypatch):
@@ -324,7 +340,7 @@ async def test_it_fails_again_within_a_second(idp, introspector_of, stats, monke
     introspector = introspector_of(provider_at(idp, failures=1))
     for _ in range(5):
         await fails(introspector)
-        introspector.recovered()
+        introspector.heard(well=True)
     await fails(introspector)
     before, began = len(idp.questions), time.monotonic()
     await idp.asked(before + 5)
@@ -340,8 +356,8 @@ async def test_two_providers_of_which_one_answers(idp, clock, stats, others, pat
     for provider in (one, two):
         with pytest.raises(IntrospectionError):
             await introspectors.introspect(provider, "t", known=False, seconds=20.0)
-    introspectors.recovered("gone")
-    introspectors.recovered("two")
+    introspectors.heard("gone", well=True)
+    introspectors.heard("two", well=True)
     assert {name: said["held_off"] for name, said in introspectors.status().items()} == {"one": True, "two": False}
     await introspectors.close()
 

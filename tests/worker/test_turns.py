@@ -20,7 +20,7 @@ class Supervisor:
         self.channel = Channel(self.take, self.lost.set)
 
     def take(self, message):
-        self.heard.append((message["op"], message["provider"]))
+        self.heard.append((message["op"], message["provider"], message.get("well")))
         if self.says is not None:
             self.channel.answer(message, self.says)
 
@@ -44,15 +44,17 @@ async def channel(supervisor):
 
 
 async def test_the_supervisor_says_whose_turn_it_is(supervisor, channel):
-    """Figure 16: and hears of an answer."""
+    """Figure 16: and hears what we found out."""
     ours = TurnsOfWorkers(channel)
     supervisor.says = 0.25
     assert await ours.wait("idp") == 0.25
     supervisor.says = 0
     assert await ours.wait("idp") == 0.0
-    ours.recovered("idp")
+    ours.tell("idp", well=True)
+    ours.tell("idp", well=False)
     assert await ours.wait("other") == 0.0
-    assert supervisor.heard == [("turn", "idp"), ("turn", "idp"), ("recovered", "idp"), ("turn", "other")]
+    told = [("health", "idp", True), ("health", "idp", False)]
+    assert supervisor.heard == [("turn", "idp", None), ("turn", "idp", None), *told, ("turn", "other", None)]
 
 
 async def test_the_supervisor_does_not_answer(supervisor, channel, monkeypatch):
@@ -66,7 +68,7 @@ async def test_the_supervisor_is_gone(supervisor, channel):
     supervisor.channel.close()
     await supervisor.lost.wait()
     ours = TurnsOfWorkers(channel)
-    ours.recovered("idp")
+    ours.tell("idp", well=True)
     assert await ours.wait("idp") == 0.0
     await asyncio.sleep(0)
     assert await ours.wait("idp") == 0.0
