@@ -27,6 +27,7 @@ from fastgate.tokens.notifications import Notifications
 from fastgate.tokens.resolver import Tokens
 from fastgate.tokens.revocation import Revocations
 from fastgate.tokens.seen import SeenHere
+from fastgate.tokens.turns import ALONE, Turns
 
 log = structlog.get_logger("fastgate.app")
 
@@ -47,17 +48,19 @@ class App:
         fingerprint_key: bytes | None = None,
         revoked: Callable[[Mark], None] | None = None,
         learned: Callable[[Sequence[Mark]], None] = lambda _: None,
+        turns: Turns = ALONE,
         worker: int | None = None,
     ) -> None:
         """`load` reads and compiles the configuration; it raises ConfigError, at start and at every reload.
 
         One of several gets the `fingerprint_key` of all, tells `revoked` what was revoked here and `learned` what on
-        other hosts, and has a number.
+        other hosts, takes `turns` at what one of them has to do, and has a number.
         """
         self._load = load
         self._fingerprint_key = fingerprint_key
         self._revoked = revoked
         self._learned = learned
+        self._turns = turns
         self._clock = clock or SystemClock()
         self._snapshot = load()
         settings = self._started = self._snapshot.settings
@@ -96,6 +99,7 @@ class App:
             self.stats,
             Revocations(clock, settings.revocation_ttl, made=self._revoked),
             self._fingerprint_key,
+            self._turns,
         )
         if settings.redis is not None:
             from fastgate.tokens.shared.tier import SharedTier  # noqa: PLC0415 - loads redis: 20 MiB for those who use it
@@ -196,6 +200,10 @@ class App:
     async def first(self, name: str, seconds: float) -> bool:
         """Whether something happens for the first time on the hosts that share a Redis; see `tokens.seen.Seen`."""
         return self._tokens.shared is None or await self._tokens.shared.first(name, seconds)
+
+    def heard(self, provider: str, *, well: bool) -> None:
+        """Take note that an identity provider has answered another worker of this host, or fails it every time."""
+        self._tokens.heard(provider, well=well)
 
     # --- control.admin.Operations ------------------------------------------------------------------------------
 

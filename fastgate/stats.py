@@ -121,7 +121,7 @@ class Stats:
         )
         self.held_off = Counter(
             "fastgate_identity_provider_held_off",
-            "Workers that ask it once a second only, as it fails every time.",
+            "Workers that hold off from it, as it fails every time; together they ask it once a second.",
             "identity_provider",
             kind="gauge",
         )

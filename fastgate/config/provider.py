@@ -164,7 +164,8 @@ class Provider(Section):
         Count,
         Field(
             description="Failures in a row (no answer, 5xx, 429, our credentials refused) after which new tokens get "
-            "503 at once, and each worker asks one question of its own a second until it is answered."
+            "503 at once, and one question of our own a second, by all workers of a host together, finds out when it "
+            "answers again. Each worker counts for itself; where another one holds off, one failure is enough."
         ),
     ] = 5
     introspection_inactive_rate: Annotated[

@@ -21,8 +21,10 @@ from fastgate.supervisor.member import Member, NotStartedError, State
 from fastgate.supervisor.nursery import Nursery
 from fastgate.supervisor.sharing import shares
 from fastgate.supervisor.sockets import Place, Sockets
+from fastgate.supervisor.turns import TurnsOfFleet
 from fastgate.supervisor.watchdog import Watchdog
 from fastgate.supervisor.zygote import Zygote
+from fastgate.worker.channel import Message
 
 log = structlog.get_logger("fastgate.supervisor")
 
@@ -89,6 +91,7 @@ class Fleet:
         self.members: set[Member] = set()
         """Every worker that lives, also those that are about to end."""
         self.ledger = Ledger(force.settings.revocation_ttl, self.told)
+        self._turns = TurnsOfFleet(self.told)
         self.on_change: Callable[[], None] = lambda: None
         """Called when workers have come or gone."""
         self._nursery = Nursery(zygote)
@@ -328,13 +331,19 @@ class Fleet:
 
     # --- what workers and zygotes say --------------------------------------------------------------------------
 
-    def _said(self, member: Member, what: str, marks: list[Mark]) -> None:
-        if what == "revoked":
-            self._go(self.ledger.spread(marks, besides=member))
-        elif what == "learned":
-            self.ledger.keep(marks)
-        elif not self._ending:
-            self._go(self._relieve_quietly(member))
+    def _said(self, member: Member, message: Message) -> Any:
+        match message["op"]:
+            case "revoked":
+                self._go(self.ledger.spread(_marks(message), besides=member))
+            case "learned":
+                self.ledger.keep(_marks(message))
+            case "turn":
+                return self._turns.wait(member, message["provider"])
+            case "health":
+                self._turns.tell(member, message["provider"], well=message["well"])
+            case "relieve" if not self._ending:
+                self._go(self._relieve_quietly(member))
+        return None
 
     async def _relieve_quietly(self, member: Member) -> None:
         """A worker was told to end by somebody else: it does, when another serves."""
@@ -361,3 +370,7 @@ class Fleet:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("the supervisor failed at something: please report this", exc_info=error)
+
+
+def _marks(message: Message) -> list[Mark]:
+    return [Mark(*each) for each in message["marks"]]

@@ -168,6 +168,10 @@ class Member:
         except ChannelError:
             return True
 
+    def health(self, provider: str, *, well: bool) -> None:
+        """Say that an identity provider has answered another worker, or fails it every time."""
+        self._channel.tell("health", provider=provider, well=well)
+
     async def prepare(self, config: Mapping[str, Any], within: float) -> None:
         """Make sure that it could put a configuration in force. Raises ChannelError."""
         await self._channel.call("prepare", within=within, config=config)
@@ -203,8 +207,8 @@ class Member:
             self.tally, self.cut = message["tally"], message["cut"]
         elif op == "closed":
             self.closed.set()
-        elif op in {"revoked", "learned", "relieve"}:
-            self._said(self, op, [Mark(*each) for each in message.get("marks", ())])
+        else:
+            self._channel.answer(message, self._said(self, message))
 
     def _lost(self) -> None:
         self.state = State.GONE
@@ -212,9 +216,8 @@ class Member:
         self.gone.set()
 
 
-Listener = Callable[[Member, str, list[Mark]], None]
-"""Is told of revocations that began in a worker ("revoked"), of those that it learned from other hosts ("learned"), and
-that it was asked to end and wants a successor ("relieve")."""
+Listener = Callable[[Member, Message], Any]
+"""Gets what a worker says that is more than about itself, and returns what it is answered where it asks."""
 
 
 def _told(error: RefusedError) -> str:

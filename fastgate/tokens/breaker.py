@@ -7,9 +7,10 @@ from typing import Final
 from fastgate.errors import Cannot, IntrospectionError
 from fastgate.stats import Stats
 from fastgate.tokens.health import Health
+from fastgate.tokens.turns import Turns
 
 PROBE_SECONDS: Final = 1.0
-"""Between two questions of our own to a server that is held off from."""
+"""Between two questions of our own to a server that is held off from, whichever process of this host asks them."""
 FAILURES: Final = frozenset({Cannot.TIMEOUT, Cannot.UNAVAILABLE, Cannot.REJECTED})
 """What says that the server, or the way to it, is not well. A malformed answer may be about one token only."""
 
@@ -19,20 +20,44 @@ class HeldOffError(IntrospectionError):
 
 
 class Breaker:
-    """Opens after so many failures in a row; while it is open only a probe of ours asks, once a second.
+    """Opens after so many failures in a row; while it is open only probes of ours ask, one a second and host.
 
     Nobody's token but ours decides when it closes: one that makes the server fail cannot keep the others out.
     """
 
-    __slots__ = ("_failures", "_health", "_in_a_row", "_kind", "_name", "_probe", "_recovering", "_stats", "open")
+    __slots__ = (
+        "_failures",
+        "_health",
+        "_in_a_row",
+        "_kind",
+        "_name",
+        "_pause",
+        "_probe",
+        "_recovering",
+        "_stats",
+        "_turns",
+        "open",
+    )
 
     def __init__(
-        self, name: str, failures: int, probe: Callable[[], Awaitable[None]], health: Health, stats: Stats
+        self,
+        name: str,
+        failures: int,
+        probe: Callable[[], Awaitable[None]],
+        pause: Callable[[], float],
+        turns: Turns,
+        health: Health,
+        stats: Stats,
     ) -> None:
-        """`failures` in a row, at least 1. `probe` asks about a token that nobody issued; raises IntrospectionError."""
+        """`failures` in a row, at least 1. `probe` asks about a token that nobody issued; raises IntrospectionError.
+
+        `pause`: seconds for which the server wants not to be asked, 0.0 or less: none. `turns`: see there.
+        """
         self._name = name
         self._failures = failures
         self._probe = probe
+        self._pause = pause
+        self._turns = turns
         self._health = health
         self._stats = stats
         self._in_a_row = 0
@@ -52,6 +77,21 @@ class Breaker:
         if self.open:
             self.open = False
             self._stats.held_off.cell(self._name)[0] = 0
+            if self._recovering is not None:
+                # Also the probes that still hang: that they fail one day says nothing of a server that is well again.
+                self._recovering.cancel()
+
+    def heard(self, *, well: bool) -> None:
+        """Take note that another process of this host was answered, or has begun to hold off.
+
+        That is one's own affair: it may be to blame itself. But then one failure here is enough.
+        """
+        if not well:
+            self._in_a_row = max(self._in_a_row, self._failures - 1)
+            return
+        if self.open:
+            self._health.succeeded()
+        self.answered()
 
     def failed(self, error: IntrospectionError) -> None:
         """Take note of a question that was sent and failed."""
@@ -64,6 +104,7 @@ class Breaker:
             self.open = True
             self._stats.held_off.cell(self._name)[0] = 1
             self._health.held_off(error, self._failures)
+            self._turns.tell(self._name, well=False)
             self._recovering = asyncio.get_running_loop().create_task(self._recover())
 
     async def close(self) -> None:
@@ -73,11 +114,20 @@ class Breaker:
             await asyncio.wait([self._recovering])
 
     async def _recover(self) -> None:
-        """Ask at once and then once a second. No probe waits for the one before: a server that hung may answer it."""
+        """Ask at once, then when it is our turn. No probe waits for the one before: a server that hung may answer it.
+
+        The first waits for nobody's turn: one token that makes the server fail must not keep the others out for longer.
+        """
+        wait = 0.0
         async with asyncio.TaskGroup() as asking:
-            while self.open:
-                asking.create_task(self._ask())
-                await asyncio.sleep(PROBE_SECONDS)
+            while True:
+                if wait <= 0.0:
+                    asking.create_task(self._ask())
+                    wait = PROBE_SECONDS
+                await asyncio.sleep(min(wait, PROBE_SECONDS))
+                wait = self._pause()
+                if wait <= 0.0:  # who would not ask leaves the turn to others
+                    wait = await self._turns.wait(self._name)
 
     async def _ask(self) -> None:
         try:
@@ -93,3 +143,4 @@ class Breaker:
             self._stats.introspections.add(self._name, "probe")
             self.answered()
             self._health.succeeded()
+            self._turns.tell(self._name, well=True)

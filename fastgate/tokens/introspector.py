@@ -19,6 +19,7 @@ from fastgate.tokens.client import Answer, Client
 from fastgate.tokens.discovery import Discovery, refuse_plaintext
 from fastgate.tokens.health import Health
 from fastgate.tokens.lanes import Lanes
+from fastgate.tokens.turns import ALONE, Turns
 
 PAUSE_SECONDS_MAX: Final = 60.0
 """The longest pause that an authorization server may ask for."""
@@ -28,7 +29,7 @@ ASKS_FOR_PAUSE: Final = frozenset({429, 503})
 class Introspector:
     """Questions to one identity provider: one deadline each, so many at once, none while it wants a pause."""
 
-    def __init__(self, provider: IdentityProvider, clock: Clock, stats: Stats) -> None:
+    def __init__(self, provider: IdentityProvider, clock: Clock, stats: Stats, turns: Turns = ALONE) -> None:
         self.provider: Final = provider
         self._clock = clock
         self._stats = stats
@@ -37,7 +38,9 @@ class Introspector:
         self._lanes = Lanes(provider.concurrency)
         self._budget = InactiveBudget(provider.inactive_rate, provider.inactive_rate, clock.monotonic)
         self._health = Health(provider, clock)
-        self._breaker = Breaker(provider.name, provider.failures, self._probe_once, self._health, stats)
+        self._breaker = Breaker(
+            provider.name, provider.failures, self._probe_once, self._pause_left, turns, self._health, stats
+        )
         self._pause_until = clock.monotonic()
         self._auth = provider.client_auth
         """As the provider's metadata offer it."""
@@ -117,6 +120,10 @@ class Introspector:
         self._health.succeeded()
         return state
 
+    def heard(self, *, well: bool) -> None:
+        """Take note that it has answered another process of this host, or fails it every time."""
+        self._breaker.heard(well=well)
+
     async def probe(self) -> None:
         """Ask about a token that nobody issued: `active: false` proves our credentials.
 
@@ -150,8 +157,8 @@ class Introspector:
 
     async def close(self) -> None:
         """Close when the questions under way are answered; each has its deadline. A later one opens anew."""
-        await self._breaker.close()
         await self._idle.wait()
+        await self._breaker.close()  # what was under way may have opened it
         await self._discovery.close()
         await self._client.close()
 
@@ -202,8 +209,12 @@ class Introspector:
         if not known:
             _refuse_flood(self._budget.wait())
 
+    def _pause_left(self) -> float:
+        """Seconds that are left of a pause that it asked for; 0.0 or less: none."""
+        return self._pause_until - self._clock.monotonic()
+
     def _refuse_in_pause(self, kind: type[IntrospectionError]) -> None:
-        pause = self._pause_until - self._clock.monotonic()
+        pause = self._pause_left()
         if pause > 0.0:
             raise kind(Cannot.UNAVAILABLE, "it asked for a pause", pause)
 

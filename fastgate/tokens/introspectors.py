@@ -9,25 +9,25 @@ from fastgate.errors import IntrospectionError
 from fastgate.model import IdentityProvider, TokenState
 from fastgate.stats import Stats
 from fastgate.tokens.introspector import Introspector
+from fastgate.tokens.turns import Turns
 
 
 class Introspectors:
     """One introspector per identity provider; those of a former configuration are closed when idle."""
 
-    __slots__ = ("_clock", "_closing", "_current", "_stats")
+    __slots__ = ("_clock", "_closing", "_current", "_stats", "_turns")
 
-    def __init__(self, clock: Clock, stats: Stats) -> None:
+    def __init__(self, clock: Clock, stats: Stats, turns: Turns) -> None:
         self._clock = clock
         self._stats = stats
+        self._turns = turns
         self._current: dict[IdentityProvider, Introspector] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def swap(self, providers: Mapping[str, IdentityProvider]) -> None:
         """Take a new configuration: unchanged providers keep their connections, others close when idle."""
         former = self._current
-        self._current = {
-            each: former.get(each) or Introspector(each, self._clock, self._stats) for each in providers.values()
-        }
+        self._current = {each: former.get(each) or self._new(each) for each in providers.values()}
         for provider in former.keys() - self._current.keys():
             self._close_when_idle(former[provider])
 
@@ -47,7 +47,7 @@ class Introspectors:
         if introspector is not None:
             return await introspector.introspect(token, known=known, seconds=seconds)
         # A request that was admitted before a reload: its route still trusts the old provider.
-        introspector = Introspector(provider, self._clock, self._stats)
+        introspector = self._new(provider)
         try:
             return await introspector.introspect(token, known=known, seconds=seconds)
         finally:
@@ -57,6 +57,12 @@ class Introspectors:
         """Whether the last question to this provider failed without any answer."""
         introspector = self._current.get(provider)
         return introspector is not None and introspector.out_of_reach
+
+    def heard(self, name: str, *, well: bool) -> None:
+        """Take note that the provider of this name has answered another process of this host, or fails it."""
+        for each in self._current.values():
+            if each.provider.name == name:
+                each.heard(well=well)
 
     async def meet(self) -> dict[str, IntrospectionError | None]:
         """Make first contact with every provider; what went wrong, by name."""
@@ -76,6 +82,9 @@ class Introspectors:
         """Close them all, each when it is idle."""
         self.swap({})
         await asyncio.gather(*self._closing)
+
+    def _new(self, provider: IdentityProvider) -> Introspector:
+        return Introspector(provider, self._clock, self._stats, self._turns)
 
     def _close_when_idle(self, introspector: Introspector) -> None:
         task = asyncio.get_running_loop().create_task(introspector.close())

@@ -29,6 +29,7 @@ from fastgate.tokens.memory import Entry, MemoryTier
 from fastgate.tokens.revocation import Revocations
 from fastgate.tokens.revoking import Revoking
 from fastgate.tokens.shared.question import Learned, Question
+from fastgate.tokens.turns import ALONE, Turns
 
 if TYPE_CHECKING:
     from fastgate.tokens.shared.tier import SharedTier  # loads redis, which not every gateway needs
@@ -52,10 +53,12 @@ class Tokens:
         stats: Stats,
         revocations: Revocations,
         fingerprint_key: bytes | None = None,
+        turns: Turns = ALONE,
     ) -> None:
         """Open nothing yet. Made inside the running loop.
 
-        `fingerprint_key` is shared by all workers of this host that exchange `marks`; None: there is one.
+        `fingerprint_key` is shared by all workers of this host that exchange `marks`; None: there is one. `turns` are
+        theirs to ask a provider that is held off from.
         """
         self._memory = memory
         self._clock = clock
@@ -64,7 +67,7 @@ class Tokens:
         self.revoked = revocations.tokens
         """By fingerprint, the tokens that were revoked one by one; usually there are none."""
         self._flights: Flights[bytes, Learned] = Flights(stats.flights)
-        self._introspectors = Introspectors(clock, stats)
+        self._introspectors = Introspectors(clock, stats, turns)
         self._active_hits = stats.cache_hits.cell("memory", "active")
         self._inactive_hits = stats.cache_hits.cell("memory", "inactive")
         self._revoked_hits = stats.cache_hits.cell("memory", "revoked")
@@ -215,6 +218,10 @@ class Tokens:
     async def meet(self) -> dict[str, IntrospectionError | None]:
         """Make first contact with every identity provider; what went wrong, by name."""
         return await self._introspectors.meet()
+
+    def heard(self, provider: str, *, well: bool) -> None:
+        """Take note that the provider of this name has answered another worker of this host, or fails it every time."""
+        self._introspectors.heard(provider, well=well)
 
     def problems(self) -> dict[str, str]:
         """By name, the identity providers whose last question failed, and why, in our own words."""

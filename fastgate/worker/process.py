@@ -21,6 +21,7 @@ from fastgate.control.tally import Tally, tally
 from fastgate.errors import ConfigError, FastgateError
 from fastgate.model import Mark, Snapshot
 from fastgate.worker.channel import Channel, Message
+from fastgate.worker.turns import TurnsOfWorkers
 
 log = structlog.get_logger("fastgate.worker")
 
@@ -100,6 +101,7 @@ class Worker:
                 fingerprint_key=bytes.fromhex(message["key"]),
                 revoked=self._noted,
                 learned=self._learned,
+                turns=TurnsOfWorkers(self._channel),
                 worker=number,
             )
             await app.start(alone=False)
@@ -139,6 +141,9 @@ class Worker:
     async def _first(self, message: Message) -> bool:
         return await self._serving.first(message["name"], message["seconds"])
 
+    async def _hear(self, message: Message) -> None:
+        self._serving.heard(message["provider"], well=message["well"])
+
     async def _tell_marks(self, _: Message) -> list[Mark]:
         return self._serving.marks()
 
@@ -166,6 +171,7 @@ class Worker:
         "marks": _tell_marks,
         "told": _told,
         "first": _first,
+        "health": _hear,
         "prepare": _prepare,
         "commit": _commit,
         "drain": _drain,

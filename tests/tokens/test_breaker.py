@@ -10,6 +10,8 @@ from fastgate.errors import Cannot, IntrospectionError
 from fastgate.model import INACTIVE, ActiveToken
 from fastgate.tokens import breaker
 from fastgate.tokens.breaker import HeldOffError
+from fastgate.tokens.introspector import Introspector
+from fastgate.tokens.introspectors import Introspectors
 from tests.support.client import PATIENCE
 from tests.support.idp import says
 from tests.support.upstream import RESET
@@ -230,6 +232,152 @@ async def test_a_probe_that_breaks(idp, introspector_of, brisk, monkeypatch):
     await fails(introspector)
     idp.well = True
     await until(lambda: not introspector.status()["held_off"])
+
+
+class Others:
+    """`Turns` of a worker among others: what they let it do, and what it tells them."""
+
+    def __init__(self):
+        self.mine = False
+        self.asked = []
+        self.told = []
+
+    async def wait(self, provider):
+        self.asked.append(provider)
+        return 0.0 if self.mine else 1000.0
+
+    def tell(self, provider, *, well):
+        self.told.append((provider, well))
+
+
+@pytest.fixture
+def others():
+    return Others()
+
+
+@pytest.fixture
+async def among(clock, stats, others):
+    """Make introspectors of a worker among others."""
+    made = []
+
+    def make(provider):
+        made.append(Introspector(provider, clock, stats, others))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.close()
+
+
+async def test_others_ask(idp, among, others, brisk):
+    """Figure 16: after the first probe, which finds out at once whether it is well, no other is sent but in turn."""
+    always(idp, TROUBLE)
+    introspector = among(provider_at(idp, failures=3))
+    await fails(introspector, 3)
+    await until(lambda: len(others.asked) >= 5)
+    assert set(others.asked) == {"idp"}
+    assert len(idp.questions) == 4
+    others.mine = True
+    await idp.asked(6)
+    assert others.told == [("idp", False)]
+    idp.well = True
+    await until(lambda: not introspector.status()["held_off"])
+    assert others.told == [("idp", False), ("idp", True)]
+
+
+async def test_another_was_answered(idp, among, others, stats, patient):
+    """I9: it is asked again at once, without a probe; where nobody held off it counts as any answer."""
+    always(idp, TROUBLE)
+    introspector = among(provider_at(idp, failures=3))
+    await fails(introspector, 2)
+    introspector.heard(well=True)
+    assert introspector.reachable is False
+    await fails(introspector, 2)
+    assert introspector.status()["held_off"] is False
+    await fails(introspector)
+    assert introspector.status()["held_off"] is True
+    await idp.asked(6)
+    idp.well = True
+    introspector.heard(well=True)
+    assert (introspector.status()["held_off"], introspector.reachable) == (False, True)
+    assert stats.held_off.values == {("idp",): 0}
+    assert await introspector.introspect("t") is INACTIVE
+    assert others.told == [("idp", False)]
+    assert stats.introspections.total("idp", "probe") == 0
+
+
+async def test_another_holds_off(idp, among, patient):
+    """I3, figure 16: then one failure here is enough, unless an answer comes first: the other may be to blame."""
+    introspector = among(provider_at(idp, failures=3))
+    introspector.heard(well=False)
+    assert await introspector.introspect("t") is INACTIVE
+    always(idp, TROUBLE)
+    await fails(introspector, 2)
+    assert introspector.status()["held_off"] is False
+    introspector.heard(well=False)
+    assert introspector.status()["held_off"] is False
+    await fails(introspector)
+    assert introspector.status()["held_off"] is True
+
+
+async def test_the_others_do_not_ask_for_a_pause(idp, among, others, clock, brisk):
+    """I3: who may not ask takes nobody's turn."""
+    others.mine = True
+    always(idp, says(b"", 503, ("Retry-After", "30")))
+    introspector = among(provider_at(idp, failures=1))
+    await fails(introspector)
+    await asyncio.sleep(0.1)
+    assert (len(idp.questions), others.asked) == (1, [])
+    idp.well = True
+    clock.pass_(30)
+    await until(lambda: others.told == [("idp", False), ("idp", True)])
+
+
+async def test_it_fails_again_within_a_second(idp, introspector_of, stats, monkeypatch):
+    """Figure 16: of several times that it is held off from only the last one is probed."""
+    monkeypatch.setattr(breaker, "PROBE_SECONDS", 0.3)
+    always(idp, TROUBLE)
+    introspector = introspector_of(provider_at(idp, failures=1))
+    for _ in range(5):
+        await fails(introspector)
+        introspector.heard(well=True)
+    await fails(introspector)
+    before, began = len(idp.questions), time.monotonic()
+    await idp.asked(before + 5)
+    assert time.monotonic() - began > 3 * 0.3
+
+
+async def test_two_providers_of_which_one_answers(idp, clock, stats, others, patient):
+    """I9: what is told of one is not taken for the other; of one that is not there any more it is nothing."""
+    always(idp, TROUBLE)
+    one, two = provider_at(idp, name="one", failures=1), provider_at(idp, name="two", failures=1)
+    introspectors = Introspectors(clock, stats, others)
+    introspectors.swap({"one": one, "two": two})
+    for provider in (one, two):
+        with pytest.raises(IntrospectionError):
+            await introspectors.introspect(provider, "t", known=False, seconds=20.0)
+    introspectors.heard("gone", well=True)
+    introspectors.heard("two", well=True)
+    assert {name: said["held_off"] for name, said in introspectors.status().items()} == {"one": True, "two": False}
+    await introspectors.close()
+
+
+async def test_it_is_closed_while_the_last_questions_fail(idp, introspector_of, brisk):
+    """P5, figure 24: nobody probes a provider of a former configuration."""
+    hold = asyncio.Event()
+    always(idp, hold, TROUBLE)
+    introspector = introspector_of(provider_at(idp, failures=1))
+    asking = asyncio.ensure_future(introspector.introspect("t"))
+    await idp.asked(1)
+    closing = asyncio.ensure_future(introspector.close())
+    await asyncio.sleep(0)
+    hold.set()
+    with pytest.raises(IntrospectionError):
+        await asking
+    await closing
+    asked = len(idp.questions)
+    await asyncio.sleep(0.2)
+    assert len(idp.questions) == asked
 
 
 async def test_calls_fall_and_come_back(idp, introspector_of):
