@@ -51,6 +51,8 @@ def learn(
         return None
     if any(name == b"connection" and value.lower() != b"keep-alive" for name, _, value in fields):
         return None
+    if sum(name == b"authorization" for name, _, _ in fields) > 1:
+        return None  # the gist holds one: where a token is asked for, the other would go unseen
     writer, configured = _Writer(), snapshot.settings.forwarding.protected
     for name, spelled, value in fields:
         writer.add(name, spelled, value, keeps=_passes(name, configured, hides=hides))

@@ -77,6 +77,15 @@ async def test_an_unknown_token_is_left_to_the_general_lane_and_counted_once(cli
     assert plane.stats.cache_misses.values == {("memory", "absent"): 1}
 
 
+async def test_a_second_token_beside_one_that_is_like_one_before(client: RawClient, plane: Plane, taken):
+    """N3: 400, also where a layout with two was learned of a public route."""
+    one, two = (BEARER,), (BEARER, ("Authorization", "Bearer bad-token"))
+    requests = (("/public", two), ("/api", one), ("/public", two), ("/api", two), ("/api", tuple(reversed(two))))
+    got = [(await client.request("GET", path, *fields)).status for path, fields in requests]
+    assert got == [200, 200, 200, 400, 400]
+    assert taken == [True] * 5
+
+
 async def test_an_answer_in_pieces_to_a_slow_client(plane: Plane, upstream: Upstream, taken):
     """U5: the upstream waits for the client; every octet arrives, and the connections are used again."""
     whole = answer(200, b"x" * 200_000)
