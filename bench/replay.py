@@ -7,6 +7,7 @@ counts, so that the figure holds on a machine that others use; it prints JSON fo
 import argparse
 import asyncio
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any, cast
 
+import structlog
 import uvloop
 
 from bench import traffic
@@ -30,12 +32,22 @@ from fastgate.dataplane.head import parse_request_head
 from fastgate.dataplane.plane import Dataplane, Upstreams
 from fastgate.dataplane.server import GatewayServer
 from fastgate.gate import Gate
-from fastgate.model import ActiveToken, Forward, Remembered, Snapshot
+from fastgate.model import (
+    INACTIVE,
+    Access,
+    AccessToken,
+    ActiveToken,
+    Forward,
+    IdentityProvider,
+    Remembered,
+    Snapshot,
+    TokenState,
+)
 from fastgate.policy import forwarding
 from fastgate.policy.digest import token_key
 from fastgate.stats import Stats
+from fastgate.tokens import resolver
 from fastgate.tokens.memory import MemoryTier
-from fastgate.tokens.resolver import Tokens
 from fastgate.tokens.revocation import Revocations
 
 REQUEST = traffic.get()
@@ -46,6 +58,10 @@ ANSWER = (
 )
 SLICES = 600
 PER_SLICE = 128
+ENDS = (BODY, b"}")
+"""Of an answer from the upstream, and of one of ours."""
+INACTIVE_RATE = 0.01
+"""Inactive answers a second that the identity provider is asked for: once spent, no replay sees more of them."""
 CLIENTS = 64
 """Connections that take turns, as many as `hit` has: what one of them needs does not stay in the processor's cache."""
 
@@ -92,6 +108,22 @@ class Loop:
         return wire, protocol
 
 
+class Tokens(resolver.Tokens):
+    """Token states; instead of an identity provider somebody answers at once that a token is not active."""
+
+    async def resolve(self, access: Access, token: AccessToken) -> TokenState:
+        """Say so at once."""
+        del access, token
+        return INACTIVE
+
+    def overdraw(self, provider: IdentityProvider) -> None:
+        """Spend the budget of inactive answers."""
+        budget = self._introspectors._current[provider]._budget  # noqa: SLF001 - no request can, without a server
+        for _ in range(10):
+            budget.asked()
+            budget.answered(inactive=True)
+
+
 class World:
     """A gateway with one protected route and every token of the bench's requests remembered."""
 
@@ -99,14 +131,21 @@ class World:
         self.clock, self.stats = SystemClock(), Stats()
         self.snapshot = _snapshot()
         self.provider = self.snapshot.providers[PROVIDER]
-        memory = MemoryTier(100_000, 100)
+        self._memory = MemoryTier(100_000, traffic.INVENTED)
         for token in (traffic.TOKEN, *map(traffic.known, range(traffic.TOKENS))):
             claims = {"active": True, "sub": f"user of {token}", "scope": "bench.read bench.write"}
-            state = ActiveToken(claims, exp=int(time.time()) + 3600)
-            memory.put(token_key(self.provider, token), Remembered(state, self.clock.monotonic()))
+            self._remember(token, ActiveToken(claims, exp=int(time.time()) + 3600))
         revocations = Revocations(self.clock, 3600)
-        self.tokens = Tokens(memory, self.snapshot.providers, self.clock, self.stats, revocations)
+        self.tokens = Tokens(self._memory, self.snapshot.providers, self.clock, self.stats, revocations)
         self.gate = Gate(self.snapshot, self.tokens, self.clock)
+
+    def remember_strangers(self) -> None:
+        """Let every invented token be known as inactive."""
+        for request in traffic.invented():
+            self._remember(request.partition(b"Bearer ")[2].partition(b"\r\n")[0].decode(), INACTIVE)
+
+    def _remember(self, token: str, state: TokenState) -> None:
+        self._memory.put(token_key(self.provider, token), Remembered(state, self.clock.monotonic()))
 
     async def slices(self, requests: Sequence[bytes], count: int) -> list[float]:
         """Replay these in turn, and return the microseconds per request of every slice."""
@@ -125,7 +164,7 @@ class World:
 
         def written(client: asyncio.Protocol, data: bytes) -> None:
             nonlocal answered
-            if not data.endswith(BODY):
+            if not data.endswith(ENDS):
                 return
             answered += 1
             if answered % PER_SLICE == 0:
@@ -147,6 +186,7 @@ class World:
 
 def _snapshot() -> Snapshot:
     config = gateway_config(port=8000, origin=2, idp=1, access_log=False)
+    config["identity_providers"][PROVIDER]["introspection_inactive_rate"] = INACTIVE_RATE
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "fastgate.yaml"
         file.write_text(json.dumps(config))
@@ -188,9 +228,15 @@ async def _main(seconds: float | None) -> None:
         name: min(await world.slices(requests, slices_of_it))
         for name, requests, slices_of_it in (
             ("ten fields, three of them new", traffic.varied(), SLICES),
+            ("POST", traffic.post(), SLICES),
             ("10,000 tokens", traffic.zipf(), 4 * traffic.DRAWN // PER_SLICE),
+            ("a stranger's token, that is asked about", traffic.invented(), SLICES),
         )
     }
+    world.tokens.overdraw(world.provider)
+    others["a stranger's token, refused unasked"] = min(await world.slices(traffic.invented(), SLICES))
+    world.remember_strangers()
+    others["a stranger's token, known as inactive"] = min(await world.slices(traffic.invented(), SLICES))
     found = {
         "least_us": slices[0],
         "tenth_us": slices[len(slices) // 10],
@@ -202,5 +248,7 @@ async def _main(seconds: float | None) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m bench.replay")
+    # Standard output is for the figures.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     parser.add_argument("--seconds", type=float, help="replay for so long, for a profiler to watch, and print nothing")
     uvloop.run(_main(parser.parse_args().seconds))

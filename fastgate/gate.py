@@ -94,6 +94,16 @@ class Gate:
             return route.denials[token.reason]
         return Admission(snapshot, head, route, access, token)
 
+    def consider_like(self, admission: Admission, authorization: bytes) -> Admission | Reply:
+        """Find the token of a head that is like the one of `admission` but for the value of Authorization.
+
+        For routes that take tokens from there alone.
+        """
+        token = bearer.from_header(authorization, admission.access.extraction.max_length)  # 5
+        if isinstance(token, Denial):
+            return admission.route.denials[token.reason]
+        return Admission(admission.snapshot, admission.head, admission.route, admission.access, token)
+
     def again(self, admission: Admission) -> Forward | Reply | None:
         """Decide on what is remembered, or that nobody may be asked now.
 

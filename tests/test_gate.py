@@ -406,6 +406,25 @@ async def test_a_head_that_comes_again_with_a_revoked_token(door):
     assert door.stats.cache_hits.values["memory", "revoked"] == 2
 
 
+@pytest.mark.parametrize(
+    "value", ["Bearer good", "bearer  other", "Bearer", "Bearer a b", "Basic Zm9vOmJhcg==", "Bearer " + "a" * 8193]
+)
+def test_a_head_that_is_like_one_before_but_for_its_token(door, value):
+    """N2, N3, N7, T31: it comes to what it would come to alone."""
+    before = door.gate.consider(request("/api", token="before"))
+    alone = door.gate.consider(request("/api", f"Authorization: {value}"))
+    alike = door.gate.consider_like(before, value.encode())
+    if isinstance(alone, Reply):
+        assert alike is alone
+    else:
+        assert (alike.token, alike.key, alike.route, alike.access) == (
+            alone.token,
+            alone.key,
+            alone.route,
+            alone.access,
+        )
+
+
 async def test_a_head_that_comes_again_after_a_reload(door):
     """P5: an admission belongs to its snapshot."""
     await door.outcome("/api", token="good")

@@ -5,7 +5,8 @@ open, and for which nothing has to be waited for: what is to be known of its tok
 upstream rests. Everything else is the general lane's (`server`, `exchange`): when in doubt this one steps aside.
 
 What a head comes to is remembered by its octets, or by those of its lines that decide where only others differ
-(`layout`). Both lanes read heads by the same parser, decide by the same gate and write by the same functions.
+(`layout`); of one that differs in its token, too, only that is read. Both lanes read heads by the same parser, decide
+by the same gate and write by the same functions.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -31,6 +32,8 @@ _REFUSED: Final = 256
 """Of their own: refused requests never push out what is known of others."""
 _GISTS: Final = 12_500
 """As many clients at once, and up to twice as many, are served without reading their heads anew; 1 KiB each."""
+_ALIKE: Final = 1024
+"""Kinds of heads of which only the token is read where that is new: in a flood of invented tokens they all are."""
 _ANSWERS: Final = 1024
 _LAYOUTS: Final = 64
 _BURST: Final = 32.0
@@ -42,9 +45,10 @@ _IN_QUERY: Final = TokenSource.QUERY
 _HEADER_ONLY: Final = frozenset({TokenSource.HEADER})
 
 
-_Read = tuple[Known, tuple[bytes, ...] | None, int, tuple[bytes, ...] | None]
-"""A head, read: what it comes to; the lines that go on (None: it has no layout, and is written from all its fields);
-its Content-Length (-1 without one); under which gist it is to be kept, if it is new and has a layout."""
+_Read = tuple[Known, Admission | Forward | Reply, tuple[bytes, ...] | None, int, tuple[bytes, ...] | None]
+"""A head, read: what it comes to, but for its token, where it is like one that was read before; what its token makes of
+it; the lines that go on (None: it has no layout, and is written from all its fields); its Content-Length (-1 without
+one); under which gist it is to be kept, if it is new and has a layout."""
 
 
 class ExpressLane:
@@ -59,6 +63,8 @@ class ExpressLane:
         self._heads: Memo[bytes, Passage] = Memo(_HEADS)
         self._gists: Memo[tuple[bytes, ...], Known] = Memo(_GISTS)
         self._refused: Memo[tuple[bytes, ...], Known] = Memo(_REFUSED)
+        self._alike: Memo[tuple[object, ...], tuple[Known, Admission]] = Memo(_ALIKE)
+        """The last new head of each origin, layout, request line and Host that a token decides about."""
         self._answers: Memo[bytes, KnownAnswer] = Memo(_ANSWERS)
         self._layouts: Memo[tuple[object, ...], Layout] = Memo(_LAYOUTS)
         self._tallies: dict[Route, Tally] = {}
@@ -110,11 +116,11 @@ class ExpressLane:
         read = self._read(protocol, raw)
         if read is None:
             return decision or False
-        known, kept, stated, gist = read
+        known, considered, kept, stated, gist = read
         if decision is None:
-            decision = self._decide(known.considered)
-        if gist is not None and not isinstance(decision, Pending):
-            (self._gists if isinstance(decision, Forward) else self._refused).put(gist, known)
+            decision = self._decide(considered)
+        if gist is not None:
+            known = self._keep(gist, known, considered, decision)
         if len(rest) != max(0, stated):
             return decision
         if not isinstance(decision, Forward):
@@ -137,6 +143,22 @@ class ExpressLane:
             self._heads.put(raw, passage)
         return self._pass_on(protocol, passage, raw, rest)
 
+    def _keep(
+        self,
+        gist: tuple[bytes, ...],
+        known: Known,
+        considered: Admission | Forward | Reply,
+        decision: Forward | Reply | Pending,
+    ) -> Known:
+        """Keep what a new head comes to, and return it; not where nobody was asked: the next answer may be another."""
+        forwards = isinstance(decision, Forward)
+        if not forwards and not (isinstance(considered, Admission) and decision is considered.answer):
+            return known
+        if considered is not known.considered:
+            known = Known(known.origin, considered, known.head, hides=known.hides)
+        (self._gists if forwards else self._refused).put(gist, known)
+        return known
+
     def _tally(self, route: Route) -> Tally:
         tally = self._tallies.get(route)
         if tally is None:
@@ -157,7 +179,12 @@ class ExpressLane:
                 gist = shape.gist(groups)
                 known = self._gists.get(gist) or self._refused.get(gist)
                 if known is not None and known.origin is protocol.origin and known.hides is shape.hides:
-                    return known, shape.lines(groups), int(groups[shape.length]) if shape.length >= 0 else -1, None
+                    return known, known.considered, shape.lines(groups), shape.stated(groups), None
+                alike = self._alike.get((protocol.origin, shape, *gist[:2]))
+                if alike is not None:
+                    known, admission = alike
+                    considered = self._gate.consider_like(admission, gist[2])
+                    return known, considered, shape.lines(groups), shape.stated(groups), gist
         return self._read_anew(protocol, self._gate.snapshot, raw)
 
     def _turn_to(self, snapshot: Snapshot) -> None:
@@ -167,6 +194,7 @@ class ExpressLane:
         self._layouts.clear()
         self._gists.clear()
         self._refused.clear()
+        self._alike.clear()
         self._heads.clear()
         self._tallies.clear()
 
@@ -184,14 +212,15 @@ class ExpressLane:
         shape = protocol.layout
         if groups is None or shape is None:
             known = Known(protocol.origin, considered, head, hides=False)
-            return known, None, head.framing.length if head.framing.kind is _LENGTH else -1, None
+            stated = head.framing.length if head.framing.kind is _LENGTH else -1
+            return known, considered, None, stated, None
         # Fields that may differ in the next head decide nothing: they need not be kept.
         slim = head._replace(fields=())
+        known, gist = Known(protocol.origin, considered, slim, hides=shape.hides), shape.gist(groups)
         if isinstance(considered, Admission):
             considered.head = slim
-        known = Known(protocol.origin, considered, slim, hides=shape.hides)
-        stated = int(groups[shape.length]) if shape.length >= 0 else -1
-        return known, shape.lines(groups), stated, shape.gist(groups)
+            self._alike.put((protocol.origin, shape, *gist[:2]), (known, considered))
+        return known, considered, shape.lines(groups), shape.stated(groups), gist
 
     def _grouped(
         self,

@@ -7,8 +7,9 @@ those that do. What does not match is no error: it is read the usual way.
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 from fastgate.model import Field, Snapshot
 from fastgate.policy.field_names import END_TO_END, HOP_BY_HOP, KEPT_FROM_TRUSTED, REWRITTEN, passes
@@ -21,7 +22,8 @@ _STEERING: Final = frozenset((b"expect", b"max-forwards", b"transfer-encoding", 
 """Fields that decide about a request by their values, or change with it: a head that has one has no layout."""
 
 
-class Layout(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
     """The pattern, and which of its groups are what, counted from 0."""
 
     pattern: "re.Pattern[bytes]"
@@ -38,6 +40,10 @@ class Layout(NamedTuple):
     said: bool
     """The client speaks of how it came (KEPT_FROM_TRUSTED); those lines are left out."""
 
+    def stated(self, groups: tuple[bytes, ...]) -> int:
+        """Return the Content-Length, -1 without one."""
+        return int(groups[self.length]) if self.length >= 0 else -1
+
 
 def learn(
     raw: bytes, fields: tuple[Field, ...], snapshot: Snapshot, wanted: frozenset[bytes], *, hides: bool
@@ -51,6 +57,8 @@ def learn(
         return None
     if any(name == b"connection" and value.lower() != b"keep-alive" for name, _, value in fields):
         return None
+    if sum(name == b"authorization" for name, _, _ in fields) > 1:
+        return None  # the gist holds one: where a token is asked for, the other would go unseen
     writer, configured = _Writer(), snapshot.settings.forwarding.protected
     for name, spelled, value in fields:
         writer.add(name, spelled, value, keeps=_passes(name, configured, hides=hides))

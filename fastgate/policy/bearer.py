@@ -45,7 +45,7 @@ def extract(extraction: Extraction, head: RequestHead, form: bytes | None = None
     sources = extraction.sources
     found: AccessToken | Denial = _NONE
     if authorization is not None and _IN_HEADER in sources:
-        found = _from_header(authorization, extraction.max_length)
+        found = from_header(authorization, extraction.max_length)
     if len(sources) == 1 and _IN_HEADER in sources:
         return found
     candidates = [] if found is _NONE else [found]
@@ -72,7 +72,7 @@ def wants_form(extraction: Extraction, head: RequestHead) -> bool:
     )
 
 
-def _from_header(value: bytes, max_length: int) -> AccessToken | Denial:
+def from_header(value: bytes, max_length: int) -> AccessToken | Denial:
     """Read the value of Authorization (RFC 6750 section 2.1); the scheme's case does not matter."""
     credentials = _CREDENTIALS.fullmatch(value)
     if credentials is not None:

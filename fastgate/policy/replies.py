@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from math import ceil
 from typing import Final
 from urllib.parse import quote
 
 import orjson
 
-from fastgate.errors import ForwardError, HeadError, IntrospectionError, Side, Stage
+from fastgate.errors import Cannot, ForwardError, HeadError, IntrospectionError, Side, Stage
 from fastgate.model import DenialReason, Reply
 
 PHRASES: Final[Mapping[int, str]] = {
@@ -117,7 +118,13 @@ def denials(
 def introspection_failed(error: IntrospectionError, route: str = "") -> Reply:
     """Say that we do not know: 503 with Retry-After, and no challenge (RFC 9110 section 15.6.4)."""
     wait = RETRY_AFTER if error.retry_after is None else error.retry_after
-    return reply(503, reason=error.kind, fields=_retry_after(wait), route=route)
+    return _not_known(error.kind, _whole_seconds(wait), route)
+
+
+@lru_cache(maxsize=1024)
+def _not_known(kind: Cannot, wait: int, route: str) -> Reply:
+    """Make it once: in a flood of invented tokens thousands get the same answer within a second."""
+    return reply(503, reason=kind, fields=_retry_after(wait), route=route)
 
 
 def forward_failed(error: ForwardError, route: str = "") -> Reply:
@@ -126,7 +133,7 @@ def forward_failed(error: ForwardError, route: str = "") -> Reply:
         status = 408 if error.stage is Stage.BODY_TIMEOUT else 400
         return reply(status, reason=error.stage, route=route)
     status, message = _UPSTREAM[error.stage]
-    fields = _retry_after(RETRY_AFTER) if error.stage is Stage.SELECT else ()
+    fields = _retry_after(_whole_seconds(RETRY_AFTER)) if error.stage is Stage.SELECT else ()
     return reply(status, reason=error.stage, fields=fields, message=message, route=route)
 
 
@@ -171,9 +178,13 @@ def render(
     return b"".join(parts)
 
 
-def _retry_after(seconds: float) -> tuple[tuple[bytes, bytes], ...]:
+def _whole_seconds(wait: float) -> int:
     # max() first: it also turns a NaN into the floor.
-    return ((b"Retry-After", b"%d" % ceil(min(RETRY_AFTER_MAX, max(RETRY_AFTER, seconds)))),)
+    return ceil(min(RETRY_AFTER_MAX, max(RETRY_AFTER, wait)))
+
+
+def _retry_after(seconds: int) -> tuple[tuple[bytes, bytes], ...]:
+    return ((b"Retry-After", b"%d" % seconds),)
 
 
 def _challenge(realm: str, error: str, required_scope: str | None) -> tuple[bytes, bytes]:

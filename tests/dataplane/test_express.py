@@ -6,6 +6,7 @@ import pytest
 
 from fastgate.dataplane.express import ExpressLane
 from fastgate.dataplane.known import Known
+from fastgate.gate import Gate
 from tests.support.client import RawClient
 from tests.support.plane import BEARER, Plane, access, provider, route, service, snapshot
 from tests.support.upstream import RESET, Upstream, answer, early
@@ -75,6 +76,73 @@ async def test_an_unknown_token_is_left_to_the_general_lane_and_counted_once(cli
     assert (await client.request("GET", "/api", ("Authorization", "Bearer unknown"))).status == 503
     assert taken == [False]
     assert plane.stats.cache_misses.values == {("memory", "absent"): 1}
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Paths of the requests whose heads were read in full."""
+    seen: list[str] = []
+    consider = Gate.consider
+
+    def note(gate, head):
+        seen.append(head.path)
+        return consider(gate, head)
+
+    monkeypatch.setattr(Gate, "consider", note)
+    return seen
+
+
+async def test_of_a_head_like_one_before_only_the_token_is_read(client: RawClient, plane: Plane, taken, read):
+    """N2, N3, N9, N24: and decided about like any other, whatever else has changed that decides nothing."""
+    plane.knows("narrow", {"scope": "write"})
+    plane.knows("more", {"scope": "read", "sub": "blake"})
+    tokens = ("good-token", "bad-token", "narrow", "more", "a b", "good-token", "unknown")
+    answers = [
+        await client.request("GET", "/api", ("Authorization", f"Bearer {token}"), ("X-Id", str(number)))
+        for number, token in enumerate(tokens)
+    ]
+    assert [answer.status for answer in answers] == [200, 401, 403, 200, 400, 200, 503]
+    assert taken == [True] * 6 + [False]
+    assert read == ["/api"]
+    assert plane.stats.denials.values == {
+        ("/api", reason): 1 for reason in ("inactive", "scope", "malformed_credentials")
+    }
+
+
+async def test_a_head_that_differs_in_more_than_its_token_is_read(upstream: Upstream, taken, read):
+    """T2, N11: another path, another Host, another connection's fields; a route that hides the token."""
+    to, needs = service(upstream.port), access(provider())
+    routes = (route("/api", to, needs), route("/hide", to, access(provider(), hide_credentials=True)))
+    async with Plane(*routes) as plane, await plane.client() as client:
+        for number in range(6):
+            plane.knows(f"t{number}", {"scope": "read"})
+        for number, path in enumerate(("/api", "/hide", "/api", "/hide", "/other", "/api?q")):
+            await client.request("GET", path, ("Authorization", f"Bearer t{number}"))
+    assert read == ["/api", "/hide", "/api", "/hide", "/other", "/api"]
+    sent = [request.header("authorization") for request in upstream.requests]
+    assert sent == ["Bearer t0", None, "Bearer t2", None, "Bearer t5"]
+
+
+async def test_a_second_token_beside_one_that_is_like_one_before(client: RawClient, plane: Plane, taken):
+    """N3: 400, also where a layout with two was learned of a public route."""
+    one, two = (BEARER,), (BEARER, ("Authorization", "Bearer bad-token"))
+    requests = (("/public", two), ("/api", one), ("/public", two), ("/api", two), ("/api", tuple(reversed(two))))
+    got = [(await client.request("GET", path, *fields)).status for path, fields in requests]
+    assert got == [200, 200, 200, 400, 400]
+    assert taken == [True] * 5
+
+
+async def test_what_nobody_was_asked_about_is_not_kept(client: RawClient, plane: Plane, taken):
+    """N17, T39: a token that was refused for want of an answer is good as soon as it is known to be."""
+    for number in range(provider().failures):
+        assert (await client.request("GET", "/api", ("Authorization", f"Bearer {number}"))).status == 503
+    await plane.until(lambda: plane.stats.held_off.values == {("idp",): 1}, "that it is held off")
+    taken.clear()
+    for _ in range(2):
+        assert (await client.request("GET", "/api", ("Authorization", "Bearer later"))).status == 503
+    plane.knows("later", {"scope": "read"})
+    assert (await client.request("GET", "/api", ("Authorization", "Bearer later"))).status == 200
+    assert taken == [True] * 3
 
 
 async def test_an_answer_in_pieces_to_a_slow_client(plane: Plane, upstream: Upstream, taken):

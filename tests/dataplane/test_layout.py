@@ -84,6 +84,12 @@ def test_a_head_that_has_no_layout(line):
     assert learned(head(line), wanted=frozenset({b"x-tenant"})) is None
 
 
+@pytest.mark.parametrize("hides", [False, True])
+def test_a_head_with_two_tokens_has_no_layout(hides):
+    """N3: a gist holds one, and would not tell the head from that with this one alone."""
+    assert learned(head("Authorization: Bearer a", "X-Id: 1", "authorization: Bearer b"), hides=hides) is None
+
+
 @pytest.mark.parametrize(
     "other",
     [

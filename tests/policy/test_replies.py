@@ -210,6 +210,15 @@ def test_the_identity_provider_asks_to_wait(stated, sent):
     assert int(sent) <= RETRY_AFTER_MAX
 
 
+def test_many_are_asked_to_wait_at_once():
+    """N17, N85: within a second they get the same answer, made once; another route or another cause has its own."""
+    first, later, longer = (IntrospectionError(Cannot.OVERLOADED, "x", retry_after=wait) for wait in (2.9, 2.1, 3.1))
+    assert introspection_failed(first, "orders") is introspection_failed(later, "orders")
+    others = (introspection_failed(longer, "orders"), introspection_failed(first, "other"))
+    others += (introspection_failed(IntrospectionError(Cannot.TIMEOUT, "x", retry_after=2.9), "orders"),)
+    assert len({introspection_failed(first, "orders"), *others}) == 4
+
+
 @pytest.mark.parametrize(
     ("stage", "status"),
     [

@@ -131,7 +131,14 @@ _UNUSUAL = (
         b"Keep-Alive: 5",
     ),
     *(b"Upgrade: h2c", b"Connection: upgrade", b"Expect: 100-continue", b"Expect: tea", b"Transfer-Encoding: gzip"),
-    *(b"Authorization: Basic Zm9v", b"Content-Length: 0", b"Content-Length: 3", b"Content-Length: x", b"Host: twice"),
+    *(
+        b"Authorization: Basic Zm9v",
+        b"Authorization: Bearer good",
+        b"Content-Length: 0",
+        b"Content-Length: 3",
+        b"Content-Length: x",
+        b"Host: twice",
+    ),
     *(
         b"X-Tenant: a",
         b"X-Ctl: \x01",
@@ -180,7 +187,7 @@ def conversation(choices: Choices) -> Conversation:
     requests: list[tuple[bytes, ...]] = []
     lines: list[bytes] = []
     for _ in range(1 + choices.number(6)):
-        # Clients repeat themselves: the same lines, or some of them with another value.
+        # Clients repeat themselves: the same lines, or some of them with another value or for another target.
         lines = _vary(choices, lines) if lines and not choices.rarely(3) else _lines(choices)
         requests.append(_request(choices, lines))
     answers = tuple(_answer(choices) for _ in requests)
@@ -191,8 +198,13 @@ def conversation(choices: Choices) -> Conversation:
 def _vary(choices: Choices, lines: list[bytes]) -> list[bytes]:
     if choices.rarely(3):
         return lines
-    place = 1 + choices.number(len(lines) - 1)
+    tokens = [place for place, line in enumerate(lines) if line.lower().startswith(b"authorization:")]
+    place = choices.one((*range(len(lines)), *tokens * 3))
+    if place == 0:  # what was learned on one route must not count on another
+        return [b" ".join((b"GET", choices.one(_TARGETS), b"HTTP/1.1")), *lines[1:]]
     name, colon, value = lines[place].partition(b": ")
+    if name.lower() == b"authorization" and not choices.rarely(3):
+        return [*lines[:place], name + colon + b"Bearer " + choices.one(_TOKENS), *lines[place + 1 :]]
     value = choices.one(
         (value + b"1", value[:-1], choices.one(_TOKENS), b"Bearer " + choices.one(_TOKENS), b"v w", b"v ")
     )
