@@ -21,7 +21,7 @@ from bench.probing import Probing
 from tests.support.process import Process
 
 RATE = 200
-"""The gateway's default for inactive answers a second, in each worker."""
+"""The gateway's default for inactive answers a second."""
 AIMED = 5000
 """Invented tokens a second."""
 INVENTED = 60_000
@@ -39,11 +39,11 @@ async def flood(arguments: argparse.Namespace) -> Report:
     """Figure 14."""
     need("wrk")
     seconds = round(arguments.seconds or 20)
-    limit = RATE * WORKERS * HOSTS
+    limit = RATE * HOSTS
     report = Report(
         "A flood of invented tokens beside good traffic",
         f"wrk sends invented tokens to both gateways, {AIMED} a second if they are answered as fast, for {seconds} s; "
-        f"the limit is the default, {RATE} inactive answers a second in each of the {HOSTS * WORKERS} workers "
+        f"the limit is the default, {RATE} inactive answers a second for each of the {HOSTS} gateways "
         f"(and as many once, in a burst). *hot*: {HOT} good tokens that every worker knows.",
     )
     provider = {"introspection_inactive_rate": RATE, "cache_ttl_neg": "5s"}

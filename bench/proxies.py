@@ -11,7 +11,7 @@ from typing import Protocol
 from bench import apache, parts
 from bench.machine import PROXY_CORE, ROOT
 from bench.parts import Part, World
-from bench.settings import SCOPE, gateway_config
+from bench.settings import PROVIDER, SCOPE, gateway_config
 from tests.support.process import free_port, scratch
 
 _NGINX = """\
@@ -109,6 +109,8 @@ class Gateway:
     access_log: bool = False
     connections: int = 10_000
     workers: int = 1
+    inactive_rate: int = 200
+    """Inactive answers a second, as by default."""
     tree: Path = ROOT
     needs: tuple[str, ...] = ()
     guards: bool = True
@@ -130,6 +132,7 @@ class Gateway:
                 **({"workers": self.workers} if self.workers > 1 else {}),
             },
         )
+        config["identity_providers"][PROVIDER]["introspection_inactive_rate"] = self.inactive_rate
         file.write_text(json.dumps(config))  # JSON is YAML
         command = [*self.interpreter, "-m", "fastgate", "run", "-c", str(file)]
         with parts.running(self.name, command, port, PROXY_CORE, self.tree) as part:

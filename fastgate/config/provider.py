@@ -174,8 +174,8 @@ class Provider(Section):
         Field(
             gt=0,
             le=1_000_000,
-            description="Inactive answers per second, in each worker, after which unknown tokens are held off with "
-            "503, so that a flood of invented tokens does not become a flood at the server.",
+            description="Inactive answers per second, shared evenly by the workers, after which unknown tokens are "
+            "held off with 503, so that a flood of invented tokens does not become a flood at the server.",
         ),
     ] = 200.0
     jwks_uri: Annotated[

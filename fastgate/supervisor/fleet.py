@@ -243,7 +243,7 @@ class Fleet:
             raise NotStartedError("the gateway is about to end")
         return {
             "config": force.config,
-            "several": force.workers > 1,
+            "workers": force.workers,
             "key": self.ledger.key.hex(),
             "marks": self.ledger.marks(),
             "addresses": [each.place.address for each in inherited],

@@ -36,7 +36,8 @@ class Introspector:
         self._client = Client(provider)
         self._discovery = Discovery(provider, self._client, clock)
         self._lanes = Lanes(provider.concurrency)
-        self._budget = InactiveBudget(provider.inactive_rate, provider.inactive_rate, clock.monotonic)
+        rate = provider.inactive_rate / turns.workers
+        self._budget = InactiveBudget(rate, rate, clock.monotonic)
         self._health = Health(provider, clock)
         self._breaker = Breaker(
             provider.name, provider.failures, self._probe_once, self._pause_left, turns, self._health, stats

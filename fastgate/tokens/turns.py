@@ -9,6 +9,11 @@ class Turns(Protocol):
     In doubt it is everybody's turn: one question too many does less harm than a recovery that nobody notices.
     """
 
+    @property
+    def workers(self) -> int:
+        """How many they are: they share what a provider may be asked in a second."""
+        ...
+
     async def wait(self, provider: str) -> float:
         """Seconds after which to ask here again; 0.0: it is our turn, now, and nobody else's for a second."""
         ...
@@ -22,6 +27,7 @@ class _Alone:
     """Nobody else asks."""
 
     __slots__ = ()
+    workers = 1
 
     async def wait(self, provider: str) -> float:  # noqa: ARG002 - whichever it is
         """Say that it is our turn."""

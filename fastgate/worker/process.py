@@ -91,7 +91,7 @@ class Worker:
         """Compile the configuration, know what was revoked, then serve."""
         try:
             snapshot = await _compiled(message)
-            number = message["number"] if message["several"] else None
+            number = message["number"] if message["workers"] > 1 else None
             event_log.configure(
                 snapshot.settings.log_format,
                 process=None if number is None else {"worker": number, "pid": os.getpid()},
@@ -101,7 +101,7 @@ class Worker:
                 fingerprint_key=bytes.fromhex(message["key"]),
                 revoked=self._noted,
                 learned=self._learned,
-                turns=TurnsOfWorkers(self._channel),
+                turns=TurnsOfWorkers(self._channel, message["workers"]),
                 worker=number,
             )
             await app.start(alone=False)

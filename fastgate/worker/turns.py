@@ -11,8 +11,10 @@ WITHIN: Final = 0.5
 class TurnsOfWorkers:
     """`tokens.turns.Turns` for one worker of several."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, workers: int) -> None:
         self._channel = channel
+        self.workers = workers
+        """How many there are."""
 
     async def wait(self, provider: str) -> float:
         """Seconds after which to ask again; 0.0: it is our turn."""

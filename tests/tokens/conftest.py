@@ -4,6 +4,7 @@ import pytest
 
 from fastgate.stats import Stats
 from fastgate.tokens.introspector import Introspector
+from fastgate.tokens.turns import ALONE
 from tests.support.idp import Idp
 from tests.tokens.parts import FakeClock, World
 
@@ -37,8 +38,8 @@ async def introspector_of(clock, stats):
     """Make introspectors that are closed at the end."""
     made = []
 
-    def make(provider):
-        made.append(Introspector(provider, clock, stats))
+    def make(provider, turns=ALONE):
+        made.append(Introspector(provider, clock, stats, turns))
         return made[-1]
 
     yield make

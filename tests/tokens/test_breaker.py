@@ -237,6 +237,8 @@ async def test_a_probe_that_breaks(idp, introspector_of, brisk, monkeypatch):
 class Others:
     """`Turns` of a worker among others: what they let it do, and what it tells them."""
 
+    workers = 3
+
     def __init__(self):
         self.mine = False
         self.asked = []

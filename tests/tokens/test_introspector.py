@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import socket
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 import structlog
@@ -518,6 +519,14 @@ async def test_a_flood_of_unknown_tokens(idp, introspector_of, clock, stats):
     assert len(idp.questions) == 6
     clock.pass_(1)
     assert isinstance(await introspector.introspect("good"), ActiveToken)
+
+
+async def test_one_of_several_workers(idp, introspector_of):
+    """T25, figure 14: the rate is the gateway's, whatever the number of its workers."""
+    provider = provider_at(idp, inactive_rate=12.0)
+    introspector = introspector_of(provider, SimpleNamespace(workers=4))
+    assert [await introspector.introspect(str(n)) for n in range(3)] == [INACTIVE] * 3
+    assert (await failure(introspector, "more")).kind is Cannot.OVERLOADED
 
 
 async def test_a_flood_that_is_waiting_already(idp, introspector_of):

@@ -45,7 +45,7 @@ async def channel(supervisor):
 
 async def test_the_supervisor_says_whose_turn_it_is(supervisor, channel):
     """Figure 16: and hears what we found out."""
-    ours = TurnsOfWorkers(channel)
+    ours = TurnsOfWorkers(channel, 2)
     supervisor.says = 0.25
     assert await ours.wait("idp") == 0.25
     supervisor.says = 0
@@ -60,14 +60,14 @@ async def test_the_supervisor_says_whose_turn_it_is(supervisor, channel):
 async def test_the_supervisor_does_not_answer(supervisor, channel, monkeypatch):
     """C7: then it is everybody's turn, soon."""
     monkeypatch.setattr(turns, "WITHIN", 0.05)
-    assert await TurnsOfWorkers(channel).wait("idp") == 0.0
+    assert await TurnsOfWorkers(channel, 2).wait("idp") == 0.0
 
 
 async def test_the_supervisor_is_gone(supervisor, channel):
     """P2: then it is everybody's turn, while what is open is finished."""
     supervisor.channel.close()
     await supervisor.lost.wait()
-    ours = TurnsOfWorkers(channel)
+    ours = TurnsOfWorkers(channel, 2)
     ours.tell("idp", well=True)
     assert await ours.wait("idp") == 0.0
     await asyncio.sleep(0)
