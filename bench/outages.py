@@ -229,11 +229,13 @@ async def _sick(hosts: Hosts, harm: Harm, seconds: float, report: Report) -> Non
         back = time.monotonic()
         await asyncio.sleep(3)
         end = time.monotonic()
-        questions = (await hosts.asked(back)).when
+        questions = [at for at, _ in (await hosts.asked(settled)).when]
     fault = Window(struck, healed)
     row = _row(harm.name, crowd.tallies, Window(quiet, struck), fault)
     served = _first_right(crowd.tallies["fresh"], back) - back
-    row |= {"shared_again_s": served, "asked": late - early, "keys": await keys(hosts)}
+    # Gateways count a question when it is over: of one that hangs, a deadline late. A dead provider counts none.
+    asked = late - early if harm.name == "down" else sum(at < healed for at in questions)
+    row |= {"shared_again_s": served, "asked": asked, "keys": await keys(hosts)}
     row |= grown(hosts, before) | probing.lag
     report.rows.append(row)
     _told(row)
@@ -249,9 +251,9 @@ async def _sick(hosts: Hosts, harm: Harm, seconds: float, report: Report) -> Non
     report.felt("15", f"{name}: 503 for new tokens, p99", percentile(took, 0.99), 1000 * DEADLINE + 50, "ms")
     report.felt("15", f"{name}: 503 for new tokens, slowest", took[-1] if took else 0.0, 1000 * DEADLINE + 50, "ms")
     report.felt("15", f"{name}: first success after recovery", served, 1, "s")
-    first = sum(back <= at < back + 1 for at, _ in questions)
+    first = sum(back <= at < back + 1 for at in questions)
     report.felt("15", f"{name}: questions in the first second after recovery", first, 64 * HOSTS * WORKERS, "")
-    rate = (late - early) / max(0.001, healed - settled) / HOSTS
+    rate = asked / max(0.001, healed - settled) / HOSTS
     if name != "malformed":
         text = f"{name}: questions a second and gateway ({WORKERS} workers), once 5 s have passed"
         report.felt("16", text, rate, 1, "/s")
