@@ -180,7 +180,8 @@ async def test_an_identity_provider_that_hangs(lane, idp, upstream, play):
         assert status["identity_providers"]["idp"]["under_way"] == 0
         # Who comes after the first ones have failed is not asked about any more.
         timed_out = await gateway.metric("fastgate_introspections_total", outcome="timeout")
-        assert timed_out + await gateway.metric("fastgate_introspections_total", outcome="held_off") == 30
+        held_off = await gateway.metric("fastgate_introspections_total", outcome="held_off")
+        assert 30 <= timed_out + held_off <= 32  # a probe of ours may have failed by now
         assert timed_out >= 5
 
 
