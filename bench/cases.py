@@ -255,9 +255,11 @@ CASES = (
         "Live traffic beside a flood of invented tokens",
         "GET with a remembered token over 32 connections with a pause of 10 ms on average: alone, and while 250 others "
         "send 1,250 requests a second, each with a token of its own that nobody has issued: what one of four workers "
-        "gets of 5,000 a second, and of the 200 questions that are the default. Then all of these at one worker.",
+        "gets of 5,000 a second, and of the 200 questions that are the default. Then all of these at one worker. What "
+        "the load generator does to itself is seen where the others send one token that is remembered as inactive.",
         (
             Subject("quiet", ONE_OF_FOUR, LIVE),
+            Subject("as many, one inactive token", ONE_OF_FOUR, Beside(LIVE, traffic.inactive, 250, 200), "quiet"),
             Subject("its share of 5,000 a second", ONE_OF_FOUR, Beside(LIVE, traffic.invented, 250, 200), "quiet"),
             Subject("all 5,000 a second", FASTGATE, Beside(LIVE, traffic.invented, 250, 50), "quiet"),
         ),

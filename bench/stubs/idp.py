@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from typing import Any
 
+import uvloop
 from aiohttp import web
 
 from bench.settings import GRANTED
@@ -77,5 +78,12 @@ def application() -> web.Application:
 
 
 if __name__ == "__main__":
-    port = int(sys.argv[1])
-    web.run_app(application(), host="127.0.0.1", port=port, access_log=None, print=None, shutdown_timeout=0.1)
+    web.run_app(
+        application(),
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        access_log=None,
+        print=None,
+        shutdown_timeout=0.1,
+        loop=uvloop.new_event_loop(),  # it shares the core of the load generator
+    )
