@@ -253,7 +253,8 @@ async def _sick(hosts: Hosts, harm: Harm, seconds: float, report: Report) -> Non
     report.felt("15", f"{name}: first success after recovery", served, 1, "s")
     first = sum(back <= at < back + 1 for at in questions)
     report.felt("15", f"{name}: questions in the first second after recovery", first, 64 * HOSTS * WORKERS, "")
-    rate = asked / max(0.001, healed - settled) / HOSTS
+    # Between n questions of a gateway there are n - 1 pauses, wherever the window begins.
+    rate = max(0, asked - HOSTS) / max(0.001, healed - settled) / HOSTS
     if name != "malformed":
         text = f"{name}: questions a second and gateway ({WORKERS} workers), once 5 s have passed"
         report.felt("16", text, rate, 1, "/s")
