@@ -29,6 +29,8 @@ COLUMNS: Final = {
     "files_after": "files after",
     "kept_before": "to Redis, IdP before",
     "kept_after": "to Redis, IdP after",
+    "cores_busy": "cores busy",
+    "cores_gateways": "of them with gateways",
     "lag_p99_ms": "loop p99 ms",
     "lag_most_ms": "loop most ms",
     "late_most_ms": "machine most ms",

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 
 from bench.machine import ROOT
 from bench.settings import PROVIDER, SCOPE
-from bench.usage import children, open_files, rss_kib
+from bench.usage import children, core_seconds, cpu_times, open_files, rss_kib
 from tests.support.client import fetch
 from tests.support.connections import Ends, holders
 from tests.support.gateway import Gateway
@@ -27,6 +27,23 @@ from tests.support.redis import Redis
 HOSTS, WORKERS = 2, 2
 SECRET = "a-secret-that-seals-what-the-bench-leaves-in-redis"
 CLIENT_SECRET = "a-secret-of-the-bench-at-its-identity-provider"
+
+
+class Spent(NamedTuple):
+    """Seconds, at a moment of the monotonic clock."""
+
+    at: float
+    busy: float
+    """All cores, with anything."""
+    gateways: float
+
+    def since(self, before: "Spent") -> dict[str, float]:
+        """How many cores were busy on average."""
+        seconds = self.at - before.at
+        return {
+            "cores_busy": (self.busy - before.busy) / seconds,
+            "cores_gateways": (self.gateways - before.gateways) / seconds,
+        }
 
 
 class Census(NamedTuple):
@@ -176,6 +193,11 @@ class Hosts:
         pids = [pid for each in self.gateways if each.process is not None for pid in children(each.process.pid)]
         kept = {self.idp.port} | ({self.redis.port} if hasattr(self, "redis") else set())
         return Census(sum(map(rss_kib, pids)) / 1024, sum(map(open_files, pids)), _connected(kept))
+
+    def spent(self) -> Spent:
+        """What this machine and both gateways have used of its cores until now."""
+        ours = [cpu_times(each.process.pid).total for each in self.gateways if each.process is not None]
+        return Spent(time.monotonic(), sum(map(core_seconds, range(os.cpu_count() or 1))), sum(ours))
 
     async def every_pid(self) -> set[int]:
         """All serving workers."""
