@@ -16,7 +16,6 @@ from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from bench.machine import ROOT, NotPossibleError
@@ -138,11 +137,11 @@ def _gateway(ports: Ports, auth: object, more: Mapping[str, Any]) -> Iterator[No
 
 
 def _ready(admin: int) -> bool:
-    """Whether a balancer may send requests there."""
+    """Whether a balancer may send requests there; the public listener is open a moment before this one."""
     try:
         with urlopen(f"http://127.0.0.1:{admin}/readyz", timeout=10):
             return True
-    except HTTPError:
+    except OSError:  # refused, or HTTPError: not ready
         return False
 
 
