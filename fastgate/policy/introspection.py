@@ -20,7 +20,7 @@ _SERVER_ERROR: Final = 500
 
 
 class Asking(NamedTuple):
-    """What is the same in every question to one provider."""
+    """What is the same in every question to one provider. Its repr is safe; the values hold our credentials."""
 
     headers: dict[str, str]
     rest: bytes
@@ -29,6 +29,9 @@ class Asking(NamedTuple):
     def form(self, token: str) -> bytes:
         """Write the form about one token."""
         return b"token=%b%b" % (quote_plus(token).encode("ascii"), self.rest)
+
+    def __repr__(self) -> str:
+        return "Asking(...)"
 
 
 def asking(provider: IdentityProvider) -> Asking:

@@ -68,6 +68,14 @@ def test_post_authentication():
     assert form[2:] == [("client_id", "gate"), ("client_secret", ":+ %é")]
 
 
+@pytest.mark.parametrize("method", [ClientAuth.BASIC, ClientAuth.POST])
+def test_what_is_said_of_the_question(method):
+    """Figure 6: whoever logs it logs no credentials."""
+    same = asking(replace(IDP, client_auth=method, client_secret="s3cret"))
+    assert "s3cret" in f"{b64decode(same.headers.get('Authorization', '')[6:])}{same.form('t')}"
+    assert f"{same} {same!r}" == "Asking(...) Asking(...)"
+
+
 @pytest.mark.parametrize(("client_id", "sent"), [("gate", [("client_id", "gate")]), ("", [])])
 def test_no_authentication(client_id, sent):
     """N14: a public client says who it is at most."""
