@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 
 import pytest
 import structlog
@@ -10,7 +11,6 @@ from fastgate.errors import Cannot, IntrospectionError
 from fastgate.model import INACTIVE, ActiveToken
 from fastgate.tokens import breaker
 from fastgate.tokens.breaker import HeldOffError
-from fastgate.tokens.introspector import Introspector
 from fastgate.tokens.introspectors import Introspectors
 from tests.support.client import PATIENCE
 from tests.support.idp import says
@@ -258,17 +258,9 @@ def others():
 
 
 @pytest.fixture
-async def among(clock, stats, others):
+def among(introspector_of, others):
     """Make introspectors of a worker among others."""
-    made = []
-
-    def make(provider):
-        made.append(Introspector(provider, clock, stats, others))
-        return made[-1]
-
-    yield make
-    for each in made:
-        await each.close()
+    return partial(introspector_of, turns=others)
 
 
 async def test_others_ask(idp, among, others, brisk):

@@ -1,6 +1,7 @@
 """Redis that is down, hung, slow, empty, full, read-only or of no use: requests go on, and it is used again soon."""
 
 import asyncio
+import sys
 import time
 
 import pytest
@@ -166,6 +167,8 @@ async def test_connections_are_reset_again_and_again(own_redis, tokens_of, worke
             assert await one.active(f"t{number}")
             assert one.count("redis_errors", "connection") > number  # seen as what it is, at once
             await one.until(lambda: one.up)
+        # asyncio (not uvloop) of Python 3.13 may lose the wake-up of a connection under way then: that one times out.
+        assert sys.version_info >= (3, 13) or one.count("redis_errors", "timeout") == 0
 
 
 async def test_everything_is_flushed_again_and_again(own_redis, tokens_of, idp, worker):
