@@ -5,6 +5,8 @@ The numbers are the steps of a request's way (see ARCHITECTURE.md). Steps 2 to 5
 alone: who meets the same head once more keeps the `Admission` and asks for the rest, which is decided every time.
 """
 
+from collections.abc import Callable
+from functools import partial
 from math import inf
 
 from fastgate.clock import Clock
@@ -157,6 +159,14 @@ class Gate:
             return route.denials[decision.reason]  # 11
         return forwarding.refuse(admission.head, terms) or Forward(route, decision, terms)  # 12
 
+    def hopeless(self, admission: Admission) -> bool:
+        """Whether only other workers may know the token, as nobody would be asked about it now."""
+        return self._tokens.hopeless(admission.access, admission.key)
+
+    def glance(self, admission: Admission, then: Callable[[Reply | None], None]) -> None:
+        """See whether others know a hopeless token: `then` is told, soon, what the answer is; None: `settle`."""
+        self._tokens.glance(admission.access, admission.key, partial(_glanced, admission.route.name, then))
+
     async def settle(self, admission: Admission) -> Forward | Reply:
         """Learn the token's state, then decide. Never raises: not knowing is an answer too (503)."""
         try:
@@ -164,6 +174,10 @@ class Gate:
         except IntrospectionError as error:
             return replies.introspection_failed(error, admission.route.name)
         return self.decide(admission, state)
+
+
+def _glanced(route: str, then: Callable[[Reply | None], None], error: IntrospectionError | None) -> None:
+    then(None if error is None else replies.introspection_failed(error, route))
 
 
 class Pending:
@@ -177,6 +191,17 @@ class Pending:
         self._gate = gate
         self._admission = admission
 
+    def hopeless(self) -> bool:
+        """Tell whether to `glance` first: only other workers may know the token."""
+        return self._gate.hopeless(self._admission)
+
+    def glance(self, then: Callable[[Reply | None], None]) -> None:
+        """See whether others know the token: `then` is told, soon, what the answer is; None: `settle`.
+
+        `then` must not raise.
+        """
+        self._gate.glance(self._admission, then)
+
     async def settle(self, form: bytes | None = None) -> Forward | Reply:
         """Decide as soon as the token is known. Never raises."""
         del form
@@ -188,6 +213,10 @@ class PendingForm(Pending):
 
     __slots__ = ("_access", "_head", "_route", "_snapshot")
     wants_form = True
+
+    def hopeless(self) -> bool:
+        """Nobody knows yet."""
+        return False
 
     def __init__(self, gate: Gate, snapshot: Snapshot, head: RequestHead, route: Route, access: Access) -> None:
         self._gate = gate

@@ -105,8 +105,13 @@ class Exchange:
 
     # --- the way of the request ------------------------------------------------------------------------------
 
-    def begin(self, decision: Forward | Reply | Pending | None = None) -> None:
-        """Decide, unless that was done; answer or forward at once. Only what has to be waited for becomes a task."""
+    def begin(self, decision: Forward | Reply | Pending | None = None, began: float | None = None) -> None:
+        """Decide, unless that was done; answer or forward at once. Only what has to be waited for becomes a task.
+
+        `began`: when the request came, where that was not now.
+        """
+        if began is not None:
+            self._began = began
         self._plane.stats.requests_active.add()
         self._active = True
         if decision is None:

@@ -2,7 +2,8 @@
 
 It takes a request that is complete in the octets that just arrived on a resting connection, that leaves the connection
 open, and for which nothing has to be waited for: what is to be known of its token is known, and a connection to its
-upstream rests. Everything else is the general lane's (`server`, `exchange`): when in doubt this one steps aside.
+upstream rests; or nobody is asked about its token now, as in a flood of invented ones. Everything else is the general
+lane's (`server`, `exchange`): when in doubt this one steps aside.
 
 What a head comes to is remembered by its octets, or by those of its lines that decide where only others differ
 (`layout`); of one that differs in its token, too, only that is read. Both lanes read heads by the same parser, decide
@@ -124,10 +125,7 @@ class ExpressLane:
         if len(rest) != max(0, stated):
             return decision
         if not isinstance(decision, Forward):
-            if isinstance(decision, Pending):
-                return decision
-            protocol.express_exchange().answer_ourselves(known, decision)
-            return True
+            return self._refuse(protocol, known, decision, raw, rest)
         if kept is None:
             head, again = known.head, True
             request = forwarding.upstream_request(head, decision, decision.forwarding, head.framing)
@@ -142,6 +140,18 @@ class ExpressLane:
             # Remembered whole only if it repeats: heads that differ each time would push out those that do.
             self._heads.put(raw, passage)
         return self._pass_on(protocol, passage, raw, rest)
+
+    def _refuse(
+        self, protocol: "DownstreamProtocol", known: Known, decision: Reply | Pending, raw: bytes, rest: bytes
+    ) -> Pending | bool:
+        """Refuse a request, perhaps after a glance at what others know of its token."""
+        if isinstance(decision, Reply):
+            protocol.express_exchange().answer_ourselves(known, decision)
+            return True
+        if rest or not decision.hopeless():
+            return decision
+        protocol.express_exchange().glance(known, decision, raw)
+        return True
 
     def _keep(
         self,

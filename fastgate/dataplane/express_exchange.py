@@ -4,6 +4,7 @@ There is one object per client connection, used again for every request. Whateve
 goes on as an `Exchange`, which knows all ends: so there is one place for each of them.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fastgate.dataplane.body import NOTHING
@@ -11,6 +12,7 @@ from fastgate.dataplane.exchange import Exchange
 from fastgate.dataplane.known import Known, KnownAnswer, Passage
 from fastgate.dataplane.upstream import UpstreamConnection
 from fastgate.errors import ForwardError, HeadError
+from fastgate.gate import Pending
 from fastgate.model import AnswerHead, Field, Reply
 from fastgate.policy import replies
 from fastgate.stats import count
@@ -28,8 +30,8 @@ class ExpressExchange:
     """The request of one client connection, and the `Receiver` of its answer."""
 
     __slots__ = (
-        *("_active", "_answer", "_began", "_connection", "_lane", "_passage", "_plane", "_protocol", "_raw"),
-        *("_received", "_sent", "_target", "_upstream_seconds"),
+        *("_active", "_answer", "_began", "_connection", "_lane", "_passage", "_pending", "_plane"),
+        *("_protocol", "_raw", "_received", "_sent", "_target", "_upstream_seconds"),
     )
 
     def __init__(self, plane: "Dataplane", protocol: "DownstreamProtocol") -> None:
@@ -38,6 +40,8 @@ class ExpressExchange:
         self._active = plane.stats.requests_active.cell()
         self._connection: UpstreamConnection | None = None
         self._answer: KnownAnswer | None = None
+        self._pending: Pending | None = None
+        """While it is seen whether others know the token."""
 
     def begin(
         self, lane: "ExpressLane", passage: Passage, connection: UpstreamConnection, raw: bytes, body: bytes
@@ -56,8 +60,31 @@ class ExpressExchange:
         request = passage.request
         connection.begin_whole(self, request + body if body else request, self._plane.outbox)
 
-    def answer_ourselves(self, known: Known, reply: Reply) -> None:
-        """Refuse by policy, at once."""
+    def glance(self, known: Known, pending: Pending, raw: bytes) -> None:
+        """See whether others know the token; if not, refuse. `raw` is the whole request as it came."""
+        self._raw = raw
+        self._pending = pending
+        self._began = self._plane.clock.monotonic()
+        self._active[0] += 1
+        self._protocol.exchange = self
+        pending.glance(partial(self._glanced, known, pending))
+
+    def _glanced(self, known: Known, pending: Pending, reply: Reply | None) -> None:
+        protocol = self._protocol
+        if self._pending is not pending:
+            return  # the client left
+        try:
+            if reply is None or protocol.strained or self._plane.draining:
+                self._step_aside()
+            else:
+                self._pending = None
+                self._active[0] -= 1
+                self.answer_ourselves(known, reply, self._began)
+        except Exception as error:  # noqa: BLE001 - told and answered
+            protocol.failed(self, error)
+
+    def answer_ourselves(self, known: Known, reply: Reply, began: float | None = None) -> None:
+        """Refuse by policy, now; `began`: when the request came, where that was not now."""
         plane, protocol = self._plane, self._protocol
         date = plane.date()
         if reply is not known.reply or date is not known.replied_at:
@@ -74,7 +101,7 @@ class ExpressExchange:
             plane.complete(
                 known.head,
                 peer=protocol.peer,
-                began=plane.clock.monotonic(),
+                began=plane.clock.monotonic() if began is None else began,
                 status=reply.status,
                 outcome=outcome,
                 reason=reply.reason,
@@ -194,6 +221,10 @@ class ExpressExchange:
         exchange = Exchange(protocol, self._plane, protocol.heads.parse(self._raw), NOTHING)
         protocol.exchange = exchange
         self._connection = None
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self._active[0] -= 1
+            exchange.begin(pending, self._began)
         if connection is not None:
             exchange.go_on(
                 self._passage.forward,

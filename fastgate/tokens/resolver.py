@@ -1,6 +1,6 @@
 """Tokens: from an access token to a token state, for every identity provider of the process."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
@@ -118,6 +118,30 @@ class Tokens:
         if key in self._flights or (self.shared is not None and self.shared.up):
             return None
         return self._introspectors.turn_away(access.provider)
+
+    def hopeless(self, access: Access, key: bytes) -> bool:
+        """Whether only others may know a token: nothing good is remembered of it, and nobody would be asked."""
+        if self.shared is None or not self.shared.up or key in self._flights:
+            return False
+        entry = self._memory.entry(key)
+        if entry is not None and entry.remembered.state is not INACTIVE:
+            return False
+        return self._introspectors.refuses(access.provider, known=False)
+
+    def glance(self, access: Access, key: bytes, then: Callable[[IntrospectionError | None], None]) -> None:
+        """See whether others know a hopeless token: `then` is told why nobody is asked about it; None: `resolve` it.
+
+        `resolve` would do the same, for ten times the work. `then` must not raise.
+        """
+        provider = access.provider
+
+        def looked(known: bool) -> None:  # noqa: FBT001 - the word of a callback
+            then(None if known or key in self._flights else self._introspectors.turn_away(provider))
+
+        if self.shared is None:
+            then(None)
+        else:
+            self.shared.glance(provider, key, looked)
 
     def settled_until(self, access: Access, entry: Entry) -> float:
         """Until when `fresh` need not be asked again, in monotonic seconds; `exp` is another matter."""

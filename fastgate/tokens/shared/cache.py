@@ -1,14 +1,18 @@
 """The shared tier as an aiocache cache: its interface, our serializer, our line to Redis."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 from aiocache.base import BaseCache
 
 from fastgate.errors import FastgateError
+from fastgate.tokens.shared.batch import Batch
 from fastgate.tokens.shared.line import Line
-from fastgate.tokens.shared.looks import Looks
-from fastgate.tokens.shared.scripts import LAND
+from fastgate.tokens.shared.scripts import LAND, LOOK
 from fastgate.tokens.shared.states import Found, StateSerializer, Unusable
+
+PATIENCE: Final = 0.005
+"""Seconds that looking for a state waits for others: only tokens that nobody may be asked about are looked for."""
 
 
 class Landing(NamedTuple):
@@ -40,10 +44,15 @@ class RedisStates(BaseCache):  # type: ignore[misc]  # aiocache has no types
     NAME = "fastgate"
 
     def __init__(self, line: Line, serializer: StateSerializer, *, together: bool) -> None:
-        """`together`: see `Looks`."""
+        """`together`: see `Batch`."""
         super().__init__(serializer=serializer, timeout=None)
         self._line = line
-        self._looks = Looks(line, together=together)
+        self._looking = Batch(line, LOOK, together=together, patience=PATIENCE)
+        self._landing = Batch(line, LAND, together=together, urgent=True)
+
+    def glance(self, key: str, then: Callable[[Any], None]) -> None:
+        """Look for a state without waiting: `then` is told what LOOK says, or a RedisError. It must not raise."""
+        self._looking.call((key,), (), then)
 
     async def land(self, key: str, terms: Landing, value: bytes, how: str) -> None:
         """Write, then end the lease and tell. `how` is the milliseconds that `value` is kept; or drop, or keep.
@@ -51,8 +60,8 @@ class RedisStates(BaseCache):  # type: ignore[misc]  # aiocache has no types
         With drop, what is there is forgotten, with keep it is left: `value` goes to those who wait only.
         Raises LeaseLostError, and RedisError (those who wait are told all the same when only writing was refused).
         """
-        arguments: list[bytes | str | int] = [terms.claim, how, value, terms.message, terms.waiter_size, terms.channel]
-        outcome, *error = await self._line.script(LAND, [key, terms.lease], arguments, urgent=True)
+        arguments = (terms.claim, how, value, terms.message, terms.waiter_size, terms.channel)
+        outcome, *error = await self._landing.run((key, terms.lease), arguments)
         if outcome == b"lost":
             raise LeaseLostError("somebody else took over")
         if outcome == b"refused":
@@ -60,7 +69,7 @@ class RedisStates(BaseCache):  # type: ignore[misc]  # aiocache has no types
 
     async def _get(self, key: str, encoding: str | None = None, _conn: Any = None) -> Found | None:
         del encoding, _conn
-        answer = await self._looks.look(key)
+        answer = await self._looking.run((key,))
         if answer is None:
             return None
         if len(answer) == 1:
@@ -91,7 +100,8 @@ class RedisStates(BaseCache):  # type: ignore[misc]  # aiocache has no types
 
     async def _close(self, *_: Any, **__: Any) -> None:
         """Finish what is under way; the line belongs to the session."""
-        await self._looks.close()
+        await self._looking.close()
+        await self._landing.close()
 
 
 def found(key: str, value: bytes, left: int) -> Found:

@@ -11,6 +11,7 @@ import orjson
 from fastgate.clock import Clock
 from fastgate.errors import Cannot, IntrospectionError
 from fastgate.stats import Stats
+from fastgate.tokens.shared.batch import Batch
 from fastgate.tokens.shared.cache import Landing, LeaseLostError, RedisStates, found
 from fastgate.tokens.shared.faults import RedisError
 from fastgate.tokens.shared.line import Line
@@ -49,6 +50,8 @@ class Lease(NamedTuple):
     place: Place
     claim: bytes
     seconds: float
+    other_type: bool
+    """What lies where the state should be is none."""
 
     @property
     def owner(self) -> bytes:
@@ -97,6 +100,7 @@ class Leases:
     ) -> None:
         """`together`: one operation may touch several leases, as all keys are on one server."""
         self._line = line
+        self._claiming = Batch(line, CLAIM, together=together)
         self._states = states
         self._keyring = keyring
         self._clock = clock
@@ -119,19 +123,19 @@ class Leases:
     # --- claiming -----------------------------------------------------------------------------------------
 
     async def claim(self, place: Place, known: bytes, timeout: float) -> Lease | Held | Found | Odd:  # noqa: ASYNC109
-        """Ask for the lease of a place. Returns the state instead when another one has landed meanwhile.
+        """Ask for the lease of a place. Returns the state there instead, if there is one.
 
-        `known` is how the state there begins that will not do, `timeout` the provider's. Raises RedisError.
+        `known` is how a state begins that will not do (empty: any will), `timeout` the provider's. Raises RedisError.
         """
         now, owner = self._clock.now(), os.urandom(OWNER_SIZE)
         at = _AT.pack(now)
         claim = at + owner + self._keyring.stamp(LEASE, place.lease.encode(), at + owner)
         seconds = max(LEASE_SECONDS_MIN, min(LEASE_SECONDS, timeout / 3))
-        arguments: list[bytes | str | int] = [known, claim, _milliseconds(seconds), self.waiter, LEASE_SIZE_MAX]
-        outcome, *rest = await self._line.script(CLAIM, [place.state, place.lease], arguments)
+        arguments = (known, claim, _milliseconds(seconds), self.waiter, LEASE_SIZE_MAX)
+        outcome, *rest = await self._claiming.run((place.state, place.lease), arguments)
         match outcome:
             case b"taken":
-                lease = Lease(place, claim, seconds)
+                lease = Lease(place, claim, seconds, bool(rest[0]))
                 self._hold(lease)
                 return lease
             case b"landed":
@@ -242,7 +246,8 @@ class Leases:
         return None
 
     async def close(self) -> None:
-        """Stop renewing."""
+        """Finish what is under way, and stop renewing."""
+        await self._claiming.close()
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 from fastgate.clock import Clock
 from fastgate.errors import Cannot, IntrospectionError
-from fastgate.model import INACTIVE, Remembered
+from fastgate.model import INACTIVE, IdentityProvider, Remembered
 from fastgate.policy.freshness import lifetime
 from fastgate.stats import Stats
 from fastgate.tokens.shared.cache import RedisStates
@@ -26,9 +27,12 @@ PROMPT_SECONDS: Final = 0.02
 ASK_SHARE: Final = 4
 """Who takes over late has at least this share of the provider's timeout, one in so many, to ask."""
 LANDED_MAX: Final = 3
-"""Answers that land while we ask for the lease and will not do: then somebody plays with us, or with our routes."""
+"""States in the way of the lease, each another one, that will not do: somebody plays with us, or with our routes."""
 INACTIVE_MAX: Final = 1000
 """Inactive tokens that one worker keeps in Redis: a flood of invented ones does not fill it."""
+
+_Claimed = Lease | Held | Learned | bytes | None
+"""The lease, or who holds it; what is shared and will do; how that begins which will not; None: ask alone."""
 
 
 class Obtaining:
@@ -60,41 +64,50 @@ class Obtaining:
         if not self._session.up:
             self._stats.cache_misses.add("shared", "bypassed")
             return await self._alone(question)
-        place = self._place(question)
-        try:
-            known = await self._look(question, place)
-        except RedisError:
-            self._stats.cache_misses.add("shared", "bypassed")
-            return await self._alone(question)
-        if isinstance(known, Learned):
-            return known
+        place = self._place(question.provider, question.key)
         if question.refused() or not self._session.writable:
-            return await self._alone(question)
-        return await self._together(question, place, known)
+            return await self._look(question, place) or await self._alone(question)
+        return await self._together(question, place)
+
+    def glance(self, provider: IdentityProvider, key: bytes, then: Callable[[bool], None]) -> None:
+        """Tell `then`, soon, whether anything is shared about a token; no, when Redis does not say."""
+        self._states.glance(self._place(provider, key).state, partial(self._glanced, then))
+
+    def _glanced(self, then: Callable[[bool], None], found: Any) -> None:
+        if found is None or isinstance(found, RedisError):
+            self._stats.cache_misses.add("shared", "absent" if found is None else "bypassed")
+            then(False)  # noqa: FBT003
+        else:
+            then(True)  # noqa: FBT003
 
     async def close(self) -> None:
         """Finish what is being told to others: each has its deadline."""
         await asyncio.gather(*self._landing)
 
-    def _place(self, question: Question) -> Place:
-        name = f"{question.provider.name}:{{{question.key.hex()}}}"
+    def _place(self, provider: IdentityProvider, key: bytes) -> Place:
+        name = f"{provider.name}:{{{key.hex()}}}"
         return Place(f"{self._prefix}:state:{name}", f"{self._prefix}:lease:{name}")
 
     # --- looking ------------------------------------------------------------------------------------------
 
-    async def _look(self, question: Question, place: Place) -> Learned | bytes:
-        """Return what is shared already, or how that begins which will not do."""
+    async def _look(self, question: Question, place: Place) -> Learned | None:
+        """Return what is shared already, if that will do."""
         try:
             opened = await self._states.get(place.state)
         except Unusable as error:
             self._stats.cache_misses.add("shared", error.reason)
-            return error.name
+            return None
+        except RedisError:
+            self._stats.cache_misses.add("shared", "bypassed")
+            return None
         if opened is None:
             self._stats.cache_misses.add("shared", "absent")
-            return b""
-        return self._judged(question, opened)
+            return None
+        judged = self._judged(question, opened)
+        return judged if isinstance(judged, Learned) else None
 
     def _judged(self, question: Question, opened: Opened) -> Learned | bytes:
+        """Return what is shared, or how that begins which will not do."""
         fetched_at = self._clock.monotonic() - opened.age
         if not question.usable(Remembered(opened.state, fetched_at)):
             self._stats.cache_misses.add("shared", "stale")
@@ -121,13 +134,15 @@ class Obtaining:
         state = question.settle(await question.ask(question.provider.timeout))
         return Learned(state, asked_at, asked=True)
 
-    async def _together(self, question: Question, place: Place, known: bytes) -> Learned:
-        """Ask for everybody, or wait for who does; take over from one that died."""
+    async def _together(self, question: Question, place: Place) -> Learned:
+        """Take what is shared; else ask for everybody, or wait for who does; take over from one that died."""
         timeout = question.provider.timeout
         until = self._clock.monotonic() + timeout
-        waited, landed = False, 0
+        waited, landed, known = False, 0, b""
         while (left := until - self._clock.monotonic()) > 0.0:
             claimed = await self._claim(question, place, known)
+            if not (waited or known):
+                self._count_miss(claimed)
             if isinstance(claimed, Lease):
                 self._stats.leases.add("taken_over" if waited else "owner")
                 return await self._lead(question, claimed, max(left, timeout / ASK_SHARE))
@@ -151,8 +166,8 @@ class Obtaining:
         """Whether the line broke and is open again: then whoever asks may still tell."""
         return not self._session.up and await self._session.regained(REGAIN_SECONDS)
 
-    async def _claim(self, question: Question, place: Place, known: bytes) -> Lease | Held | Learned | bytes | None:
-        """Ask for the lease. What has landed meanwhile will do, or how it begins is returned; None: ask alone."""
+    async def _claim(self, question: Question, place: Place, known: bytes) -> _Claimed:
+        """Ask for the lease."""
         try:
             claimed = await self._leases.claim(place, known, question.provider.timeout)
         except RedisError:
@@ -164,6 +179,14 @@ class Obtaining:
             opened = self._opened(claimed)
             return claimed.sealed[:MARK_SIZE] if opened is None else self._judged(question, opened)
         return claimed
+
+    def _count_miss(self, claimed: _Claimed) -> None:
+        """Count it where nothing was shared; a state that was there is counted by who looked at it."""
+        if claimed is None:
+            self._stats.cache_misses.add("shared", "bypassed")
+        elif not isinstance(claimed, Learned | bytes):
+            other = isinstance(claimed, Lease) and claimed.other_type
+            self._stats.cache_misses.add("shared", "other_type" if other else "absent")
 
     async def _lead(self, question: Question, lease: Lease, seconds: float) -> Learned:
         asked_at, wall = self._clock.monotonic(), self._clock.now()

@@ -80,8 +80,9 @@ async def _try(redis: Redis, way: Way) -> None:
 
 async def _script(line: Line, name: str, script: Script, keys: list[str], words: list[bytes | str | int]) -> Any:
     answer = await _step(name, line.script(script, keys, words))
-    if isinstance(answer, list) and answer[0] == b"refused":
-        raise _Trouble(f"{name}: {ADVICE[fault_of_text(answer[1].decode('ascii', 'replace'))]}")
+    said = answer[0] if isinstance(answer[0], list) else answer  # of each, or of all
+    if said[0] == b"refused":
+        raise _Trouble(f"{name}: {ADVICE[fault_of_text(said[1].decode('ascii', 'replace'))]}")
     return answer
 
 

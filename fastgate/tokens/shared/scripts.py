@@ -17,25 +17,42 @@ class Script:
         self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-LOOK: Final = Script("""
-local found = {}
-for at, key in ipairs(KEYS) do
-  local value = redis.pcall('GET', key)
-  if type(value) == 'table' then found[at] = {value.err}
-  else found[at] = value and {value, redis.call('PTTL', key)} end
-end
-return found
-""")
-"""KEYS: states. Returns for each nil, [value, milliseconds left], or [error] for a value of another type."""
+def for_each(text: str, *, keys: int, arguments: int) -> Script:
+    """Make a script that does the same for each of many: so many KEYS and ARGV after the other belong to one of them.
 
-CLAIM: Final = Script("""
+    It returns a list of what `text` returns, which must not be nil: there a list ends.
+    """
+    return Script(f"""
+local function one(KEYS, ARGV){text}end
+local all = {{}}
+for at = 1, #KEYS / {keys} do
+  all[at] = one({{unpack(KEYS, (at - 1) * {keys} + 1, at * {keys})}},
+    {{unpack(ARGV, (at - 1) * {arguments} + 1, at * {arguments})}})
+end
+return all
+""")
+
+
+LOOK: Final = for_each(
+    """
+local value = redis.pcall('GET', KEYS[1])
+if type(value) == 'table' then return {value.err} end
+return value and {value, redis.call('PTTL', KEYS[1])}
+""",
+    keys=1,
+    arguments=0,
+)
+"""KEYS: the state. Returns nil, [value, milliseconds left], or [error] for a value of another type."""
+
+CLAIM: Final = for_each(
+    """
 local value = redis.pcall('GET', KEYS[1])
 if type(value) == 'string' and value ~= '' and (ARGV[1] == '' or string.sub(value, 1, #ARGV[1]) ~= ARGV[1]) then
   return {'landed', value, redis.call('PTTL', KEYS[1])}
 end
 local taken = redis.pcall('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3])
 if type(taken) == 'table' then
-  if taken.ok then return {'taken'} end
+  if taken.ok then return {'taken', type(value) == 'table' and value.err or ''} end
   return {'refused', taken.err}
 end
 local held = redis.pcall('GET', KEYS[2])
@@ -44,9 +61,13 @@ if #held < tonumber(ARGV[5]) and not string.find(held, ARGV[4], 1, true) then
   redis.pcall('APPEND', KEYS[2], ARGV[4])
 end
 return {'held', held, redis.call('PTTL', KEYS[2])}
-""")
-"""KEYS: state, lease. ARGV: how the value begins that is known already, the claim, its milliseconds, who is to be woken
-instead, the most octets of a lease."""
+""",
+    keys=2,
+    arguments=5,
+)
+"""KEYS: state, lease. ARGV: how the value begins that will not do (empty: any will), the claim, its milliseconds, who
+is to be woken instead, the most octets of a lease. Returns the value that landed, with the milliseconds left of it; or
+taken, with the error of a value that is of another type; or who held the lease before; or odd, or refused."""
 
 RENEW: Final = Script("""
 local renewed = {}
@@ -62,7 +83,8 @@ return renewed
 """)
 """KEYS: leases. ARGV: milliseconds, then the claim of each. Returns 1 for each that is in force."""
 
-LAND: Final = Script("""
+LAND: Final = for_each(
+    """
 local held = redis.pcall('GET', KEYS[2])
 if type(held) ~= 'string' or string.sub(held, 1, #ARGV[1]) ~= ARGV[1] then return {'lost'} end
 local written
@@ -75,7 +97,10 @@ for at = #ARGV[1] + 1, #held, tonumber(ARGV[5]) do
 end
 if type(written) == 'table' and written.err then return {'refused', written.err} end
 return {'landed'}
-""")
+""",
+    keys=2,
+    arguments=6,
+)
 """KEYS: state, lease. ARGV: the claim, milliseconds or keep or drop, the value, what stands before it in the message
 for those who wait, the octets of each one's name, how their channels begin. A claim that is not in force changes
 nothing."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from fastgate.clock import Clock
-from fastgate.model import Mark, Redis
+from fastgate.model import IdentityProvider, Mark, Redis
 from fastgate.stats import Stats
 from fastgate.tokens.shared.cache import RedisStates
 from fastgate.tokens.shared.leases import Leases
@@ -68,6 +68,10 @@ class SharedTier:
     async def obtain(self, question: Question) -> Learned:
         """Answer a question about a token. Raises IntrospectionError: we cannot know."""
         return await self._obtaining.obtain(question)
+
+    def glance(self, provider: IdentityProvider, key: bytes, then: Callable[[bool], None]) -> None:
+        """Tell `then`, within milliseconds, whether others know a token. It must not raise."""
+        self._obtaining.glance(provider, key, then)
 
     def spread(self, mark: Mark) -> None:
         """Tell everybody what was revoked here, now or as soon as Redis can be reached."""

@@ -1,12 +1,13 @@
-"""States that are wanted at once are looked for together."""
+"""What is wanted at once is done together."""
 
 import asyncio
 import re
 
 import pytest
 
+from fastgate.tokens.shared.batch import MOST, Batch
 from fastgate.tokens.shared.faults import RedisError
-from fastgate.tokens.shared.looks import MOST, Looks
+from fastgate.tokens.shared.scripts import LOOK
 
 
 def scripts(redis):
@@ -19,18 +20,18 @@ def scripts(redis):
 async def one(redis, worker):
     """Give a worker that has run the script once."""
     started = await worker(redis)
-    await started.shared._states._looks.look("none")
+    await started.shared._states._looking.run(("none",))
     return started
 
 
 @pytest.mark.parametrize(("together", "operations"), [(True, 3), (False, 2 * MOST + 1)], ids=["server", "cluster"])
 async def test_many_at_once(redis, one, together, operations):
     """Figure 14: one operation for as many as come; for each of them where keys are on several servers."""
-    looks = Looks(one.shared._states._line, together=together)
+    looks = Batch(one.shared._states._line, LOOK, together=together)
     redis.call("SET", "k7", b"seven")
     redis.call("HSET", "k8", "f", "v")
     before = scripts(redis)
-    answers = await asyncio.gather(*(looks.look(f"k{number}") for number in range(2 * MOST + 1)))
+    answers = await asyncio.gather(*(looks.run((f"k{number}",)) for number in range(2 * MOST + 1)))
     assert scripts(redis) - before == operations
     assert answers.pop(7) == [b"seven", -1]
     assert answers.pop(7)[0].startswith(b"WRONGTYPE")
@@ -39,8 +40,8 @@ async def test_many_at_once(redis, one, together, operations):
 
 async def test_one_that_leaves(one):
     """R10: the others get their own answers, and what it wanted goes nowhere."""
-    looks = one.shared._states._looks
-    staying, leaving = (asyncio.ensure_future(looks.look(key)) for key in ("a", "b"))
+    looks = one.shared._states._looking
+    staying, leaving = (asyncio.ensure_future(looks.run((key,))) for key in ("a", "b"))
     await asyncio.sleep(0)
     leaving.cancel()
     assert await staying is None
@@ -51,10 +52,10 @@ async def test_one_that_leaves(one):
 
 async def test_a_fault(redis, one):
     """R1: everybody who waits learns of it, within the deadline of one operation."""
-    looks = one.shared._states._looks
+    looks = one.shared._states._looking
     redis.suspend()
     try:
-        failed = await asyncio.gather(*(looks.look(f"k{number}") for number in range(10)), return_exceptions=True)
+        failed = await asyncio.gather(*(looks.run((f"k{number}",)) for number in range(10)), return_exceptions=True)
     finally:
         redis.resume()
     assert {type(each) for each in failed} == {RedisError}
