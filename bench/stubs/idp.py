@@ -13,12 +13,12 @@ import secrets
 import sys
 import time
 from collections import Counter
+from collections.abc import Awaitable
 from typing import Any
-
-import uvloop
-from aiohttp import web
+from urllib.parse import parse_qsl
 
 from bench.settings import GRANTED
+from bench.stubs.serving import Answer, Handler, Request, as_json, serve
 
 LIFETIME = 3600
 MINTED = "minted."
@@ -45,45 +45,29 @@ def claims(token: str) -> dict[str, Any]:
     return {"active": True, "sub": "alex", "client_id": "bench", "scope": scope, "exp": exp}
 
 
-def application() -> web.Application:
-    """Make the server."""
+def handler() -> Handler:
+    """What it answers."""
     asked: Counter[str] = Counter()
 
-    async def introspect(request: web.Request) -> web.Response:
-        asked[request.match_info.get("name", "")] += 1
-        token = str((await request.post()).get("token", ""))
-        if token.startswith("bench-wait-"):
-            await asyncio.sleep(int(token.split("-")[2]) / 1000)
-        return web.json_response(claims(token))
+    async def later(token: str) -> Answer:
+        await asyncio.sleep(int(token.split("-")[2]) / 1000)
+        return as_json(claims(token))
 
-    async def token(request: web.Request) -> web.Response:
-        form = await request.post()
-        scope, lifetime = str(form.get("scope", GRANTED)), int(str(form.get("lifetime", LIFETIME)))
-        granted = {"access_token": mint(scope, lifetime), "token_type": "Bearer", "expires_in": lifetime}
-        return web.json_response(granted | {"scope": scope}, headers={"Cache-Control": "no-store"})
+    def handle(request: Request) -> Answer | Awaitable[Answer]:
+        _, room, name = (request.target + "/").split("/", 3)[:3]
+        if room == "questions":
+            return Answer(str(asked[name]).encode(), content_type=b"text/plain")
+        form = dict(parse_qsl(request.body.decode()))
+        if room == "token":
+            scope, lifetime = form.get("scope", GRANTED), int(form.get("lifetime", LIFETIME))
+            granted = {"access_token": mint(scope, lifetime), "token_type": "Bearer", "expires_in": lifetime}
+            return as_json(granted | {"scope": scope})
+        asked[name] += 1
+        token = form.get("token", "")
+        return later(token) if token.startswith("bench-wait-") else as_json(claims(token))
 
-    async def questions(request: web.Request) -> web.Response:
-        return web.Response(text=str(asked[request.match_info.get("name", "")]))
-
-    app = web.Application()
-    app.add_routes(
-        [
-            web.post("/introspect", introspect),
-            web.post("/introspect/{name}", introspect),
-            web.post("/token", token),
-            web.get("/questions/{name}", questions),
-        ],
-    )
-    return app
+    return handle
 
 
 if __name__ == "__main__":
-    web.run_app(
-        application(),
-        host="127.0.0.1",
-        port=int(sys.argv[1]),
-        access_log=None,
-        print=None,
-        shutdown_timeout=0.1,
-        loop=uvloop.new_event_loop(),  # it shares the core of the load generator
-    )
+    serve(int(sys.argv[1]), handler())

@@ -8,14 +8,14 @@ monotonic seconds, each with the port that the question came from.
 
 import asyncio
 import itertools
-import json
 import sys
 import time
 from collections import Counter, deque
+from collections.abc import Awaitable
+from math import inf
+from urllib.parse import parse_qsl
 
-import uvloop
-from aiohttp import web
-
+from bench.stubs.serving import Answer, Handler, Request, as_json, serve
 from bench.tokens import claims, thinks
 
 _KEPT = 200_000
@@ -30,54 +30,45 @@ MALFORMED = (
 )
 
 
-def application() -> web.Application:
-    """Make the server."""
+def handler() -> Handler:
+    """What it answers."""
     asked: Counter[str] = Counter()
     when: deque[tuple[float, int]] = deque(maxlen=_KEPT)
     turns = itertools.cycle(MALFORMED)
-    state = {"mode": "well"}
+    mode = "well"
     well = asyncio.Event()
     well.set()
 
-    async def introspect(request: web.Request) -> web.Response:
-        mode = state["mode"]
+    def introspect(request: Request) -> Answer | Awaitable[Answer]:
         asked[mode] += 1
-        peer = request.transport.get_extra_info("peername") if request.transport else None
-        when.append((time.monotonic(), peer[1] if peer else 0))
-        token = str((await request.post()).get("token", ""))
+        when.append((time.monotonic(), request.transport.get_extra_info("peername")[1]))
+        token = dict(parse_qsl(request.body.decode())).get("token", "")
         if mode == "failing":
-            return web.Response(status=500, text="broken")
+            return Answer(b"broken", 500, b"text/plain")
         if mode == "malformed":
-            return web.Response(body=next(turns), content_type="application/json")
-        if seconds := thinks(token):
-            await asyncio.sleep(seconds)
+            return Answer(next(turns))
+        seconds = thinks(token)
+        return later(token, seconds) if seconds or not well.is_set() else as_json(claims(token))
+
+    async def later(token: str, seconds: float) -> Answer:
+        await asyncio.sleep(seconds)
         await well.wait()
-        return web.json_response(claims(token))
+        return as_json(claims(token))
 
-    async def be(request: web.Request) -> web.Response:
-        state["mode"] = request.match_info["mode"]
-        if state["mode"] == "hanging":
-            well.clear()
-        else:
-            well.set()
-        return web.Response()
+    def handle(request: Request) -> Answer | Awaitable[Answer]:
+        nonlocal mode
+        if request.target.startswith("/be/"):
+            mode = request.target.removeprefix("/be/")
+            (well.clear if mode == "hanging" else well.set)()
+            return Answer(b"")
+        if request.target.startswith("/asked"):
+            _, _, since = request.target.partition("?since=")
+            latest = [each for each in when if each[0] >= float(since or inf)]
+            return as_json({"total": asked.total(), "modes": asked, "when": latest})
+        return introspect(request)
 
-    async def told(request: web.Request) -> web.Response:
-        since = float(request.query.get("since", "inf"))
-        latest = [each for each in when if each[0] >= since]
-        return web.Response(text=json.dumps({"total": asked.total(), "modes": asked, "when": latest}))
-
-    app = web.Application()
-    app.add_routes([web.post("/introspect", introspect), web.post("/be/{mode}", be), web.get("/asked", told)])
-    return app
-
-
-async def _serve(port: int) -> None:
-    runner = web.AppRunner(application(), access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
-    await asyncio.Event().wait()
+    return handle
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(int(sys.argv[1])))
+    serve(int(sys.argv[1]), handler())

@@ -50,8 +50,8 @@ class Lease(NamedTuple):
     place: Place
     claim: bytes
     seconds: float
-    other_type: bool
-    """What lies where the state should be is none."""
+    over: str
+    """What is wrong with what lies where the state should be; empty: nothing lies there."""
 
     @property
     def owner(self) -> bytes:
@@ -135,7 +135,7 @@ class Leases:
         outcome, *rest = await self._claiming.run((place.state, place.lease), arguments)
         match outcome:
             case b"taken":
-                lease = Lease(place, claim, seconds, bool(rest[0]))
+                lease = Lease(place, claim, seconds, rest[0].decode())
                 self._hold(lease)
                 return lease
             case b"landed":

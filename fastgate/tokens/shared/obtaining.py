@@ -185,8 +185,8 @@ class Obtaining:
         if claimed is None:
             self._stats.cache_misses.add("shared", "bypassed")
         elif not isinstance(claimed, Learned | bytes):
-            other = isinstance(claimed, Lease) and claimed.other_type
-            self._stats.cache_misses.add("shared", "other_type" if other else "absent")
+            over = claimed.over if isinstance(claimed, Lease) else ""
+            self._stats.cache_misses.add("shared", over or "absent")
 
     async def _lead(self, question: Question, lease: Lease, seconds: float) -> Learned:
         asked_at, wall = self._clock.monotonic(), self._clock.now()

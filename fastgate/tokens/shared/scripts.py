@@ -52,7 +52,7 @@ if type(value) == 'string' and value ~= '' and (ARGV[1] == '' or string.sub(valu
 end
 local taken = redis.pcall('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3])
 if type(taken) == 'table' then
-  if taken.ok then return {'taken', type(value) == 'table' and value.err or ''} end
+  if taken.ok then return {'taken', type(value) == 'table' and 'other_type' or value == '' and 'version' or ''} end
   return {'refused', taken.err}
 end
 local held = redis.pcall('GET', KEYS[2])
@@ -67,7 +67,7 @@ return {'held', held, redis.call('PTTL', KEYS[2])}
 )
 """KEYS: state, lease. ARGV: how the value begins that will not do (empty: any will), the claim, its milliseconds, who
 is to be woken instead, the most octets of a lease. Returns the value that landed, with the milliseconds left of it; or
-taken, with the error of a value that is of another type; or who held the lease before; or odd, or refused."""
+taken, with what is wrong with a value that is no state; or who held the lease before; or odd, or refused."""
 
 RENEW: Final = Script("""
 local renewed = {}

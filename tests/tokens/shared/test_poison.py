@@ -80,6 +80,7 @@ async def test_a_poisoned_value_costs_a_question(redis, idp, worker, value):
     assert len(idp.questions) == 1
     assert redis.call("GET", one.key("t")) != value
     assert one.count("leases", "owner") == 1
+    assert one.count("cache_misses", "shared", "version") == 1
 
 
 async def test_values_that_change_all_the_time(redis, idp, worker, monkeypatch):
