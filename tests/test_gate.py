@@ -152,6 +152,10 @@ async def test_a_cold_token_is_settled_and_then_a_hit(door):
     pending = door.admit("/api", token="good")
     assert isinstance(pending, Pending)
     assert not pending.wants_form
+    assert not pending.hopeless()
+    told = []
+    pending.glance(told.append)  # nothing is shared: there is nobody who could know it
+    assert told == [None]
     settled = await pending.settle()
     assert isinstance(settled, Forward)
     hit = door.admit("/api", token="good")
@@ -263,6 +267,7 @@ async def test_a_token_in_a_form(door):
         pending = door.admit("/form", FORM, "Content-Length: 20", method="POST")
         assert isinstance(pending, Pending)
         assert pending.wants_form
+        assert not pending.hopeless()
         forward = await pending.settle(b"a=1&access_token=good")
         assert isinstance(forward, Forward)
         assert forward.permit is not None

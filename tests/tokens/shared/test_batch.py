@@ -61,3 +61,33 @@ async def test_a_fault(redis, one):
     assert {type(each) for each in failed} == {RedisError}
     assert len({id(each) for each in failed}) == 10
     await looks.close()
+
+
+async def test_one_that_waits_for_others(redis, one):
+    """Figure 14: what comes within a while goes together, at once when there are enough; the end waits for nobody."""
+    line = one.shared._states._line
+    batch = Batch(line, LOOK, together=True, patience=60.0)
+    before = scripts(redis)
+    assert set(await asyncio.gather(*(batch.run((f"k{number}",)) for number in range(MOST)))) == {None}
+    assert scripts(redis) - before == 1
+    late = asyncio.ensure_future(batch.run(("late",)))
+    await asyncio.sleep(0)
+    await batch.close()
+    assert await late is None
+    assert scripts(redis) - before == 2
+    soon = Batch(line, LOOK, together=True, patience=0.001)
+    assert await soon.run(("soon",)) is None
+
+
+async def test_claims_and_answers_of_one_turn(redis, idp, worker):
+    """Figure 13: tokens that come together are claimed together, and land together; each its own."""
+    idp.tokens |= {f"t{number}": {"sub": f"user-{number}"} for number in range(10)}
+    one = await worker(redis)
+    before = scripts(redis)
+    states = await asyncio.gather(*(one.get(f"t{number}") for number in range(10)))
+    await one.landed()
+    assert [state.claims["sub"] for state in states] == [f"user-{number}" for number in range(10)]
+    assert 2 <= scripts(redis) - before < 20
+    assert one.count("leases", "owner") == 10
+    assert redis.keys("*:lease:*") == []
+    assert len(redis.keys("*:state:*")) == 10

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from fastgate.errors import IntrospectionError
+from fastgate.errors import Cannot, IntrospectionError
 from fastgate.model import INACTIVE, ActiveToken, Freshness
+from fastgate.policy.digest import token_key
 from fastgate.tokens.shared import obtaining
 from tests.support.idp import Idp, says
 from tests.tokens.shared.parts import fresher, soon
@@ -104,6 +105,38 @@ async def test_a_flood_costs_redis_one_look_each(redis, idp, worker):
     assert one.count("leases") == before + 1  # alone: refused before anything was sent
     assert redis.keys("*:lease:*") == []
     assert len(idp.questions) == 1
+
+
+async def test_a_token_that_only_others_may_know(redis, idp, worker):
+    """I11, T25: so it is while our own limit holds unknown tokens off, of one of which nothing good is known here."""
+    idp.tokens["mine"] = {"exp": soon()}
+    one, two = await worker(redis, inactive_rate=0.001), await worker(redis)
+
+    def hopeless(value):
+        return one.tokens.hopeless(one.access, token_key(one.provider, value))
+
+    async def glanced(value):
+        told = asyncio.get_running_loop().create_future()
+        one.tokens.glance(one.access, token_key(one.provider, value), told.set_result)
+        return await told
+
+    assert not hopeless("new")
+    await one.get("mine")
+    await one.get("bad")
+    assert hopeless("new")
+    assert hopeless("bad")
+    assert not hopeless("mine")
+    error = await glanced("new")
+    assert (error.kind, error.detail) == (Cannot.OVERLOADED, "too many inactive tokens")
+    await two.get("other")
+    await two.landed()
+    assert await glanced("other") is None
+    redis.suspend()
+    try:
+        assert (await glanced("new")).kind is Cannot.OVERLOADED
+    finally:
+        redis.resume()
+    assert one.count("cache_misses", "shared", "bypassed") == 1
 
 
 async def test_a_route_that_wants_it_fresher(redis, idp, worker):
