@@ -37,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fault", default="", help="for redis and idp: those only whose names begin so")
     parser.add_argument("--requests", type=int, help="for crosstalk (1,000,000), posts (10,000), poison (10,000)")
     parser.add_argument("--tries", type=int, help="for cold (20), revoke (100 revocations, ten times as many races)")
+    parser.add_argument(
+        "--redis-timeout",
+        metavar="TIME",
+        help="for cold: the gateways' `cache.redis.timeout`, 1s at most (default: theirs). Whoever Redis does not "
+        "answer in time asks alone, so that the machine is judged, too; with 1s only the gateways are",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

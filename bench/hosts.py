@@ -97,12 +97,14 @@ class Hosts:
         self,
         *,
         redis: str | None = None,
+        redis_timeout: str | None = None,
         provider: Mapping[str, Any] | None = None,
         cache: Mapping[str, Any] | None = None,
         **top: Any,
     ) -> None:
         """`redis` is a URL instead of the server of its own; the others change the configuration."""
         self._url = redis
+        self._patience = {} if redis_timeout is None else {"timeout": redis_timeout}
         self._changes = (dict(provider or {}), dict(cache or {}), top)
         self.idp, self.upstream = Stub("sick"), Stub("who")
         self.gateways: list[Gateway] = []
@@ -141,7 +143,7 @@ class Hosts:
             "workers": WORKERS,
             "identity_providers": {PROVIDER: usual | provider},
             "services": [service],
-            "cache": {"redis": {"url": url, "secrets": [SECRET]}} | cache,
+            "cache": {"redis": {"url": url, "secrets": [SECRET], **self._patience}} | cache,
             "log": {"format": "json", "access": False},
             **top,
         }

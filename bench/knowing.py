@@ -37,7 +37,7 @@ async def cold(arguments: argparse.Namespace) -> Report:
         "at the identity provider until all of them wait; the worker that asks is killed; Redis is emptied and every "
         "worker replaced, then T tokens are used at once everywhere.",
     )
-    async with Hosts(provider={"timeout": "10s"}) as hosts:
+    async with Hosts(provider={"timeout": "10s"}, redis_timeout=arguments.redis_timeout) as hosts:
         lines = [await Line.connect(port) for port in hosts.ports for _ in range(AT_ONCE // HOSTS)]
         fates, asked = await _crowd_of_one(hosts, lines, tries)
         report.must("13", f"introspections of one cold token, most of {tries} tries", max(asked), 1)
@@ -97,8 +97,11 @@ async def _one_owner_killed(hosts: Hosts, lines: Sequence[Line], token: str) -> 
     asking = {Ends(line.peer, line.port): asyncio.ensure_future(ask(line, token)) for line in lines}
     while await hosts.metric("fastgate_flights_total") < flights + len(lines):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
+    # Who is to ask may still be on its way there.
+    while not (when := (await hosts.asked(began)).when):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
     pids = await hosts.every_pid()
-    (asker,) = holders({Ends((await hosts.asked(began)).when[0][1], hosts.idp.port)}, pids).values()
+    (asker,) = holders({Ends(when[0][1], hosts.idp.port)}, pids).values()
     served_by = holders(set(asking), pids)
     os.kill(asker, signal.SIGKILL)
     await hosts.idp.ask("POST", "/be/well")

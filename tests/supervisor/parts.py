@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,12 @@ class Fleet(Gateway):
         """Every process of the gateway that lives, the first one included."""
         assert self.last is not None
         return group(self.last.pid)
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to all of them, from the youngest on; who has ended meanwhile need not get it."""
+        for pid in sorted(self.processes(), reverse=True):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def named(self, name: str) -> list[int]:
         """Those of them that have this name."""

@@ -31,8 +31,7 @@ async def test_terminate_everybody_at_once(idp, repeater):
     gateway = await Fleet(config(idp, repeater, **TWO)).start()
     async with Ledger(gateway.port, kept=4, closing=4) as ledger:
         await ledger.answered(200)
-        for pid in sorted(gateway.processes(), reverse=True):
-            os.kill(pid, signal.SIGTERM)
+        gateway.signal_all(signal.SIGTERM)
         assert await gateway.stop() == 0
     assert {loss.fate for loss in ledger.lost} <= {Fate.REFUSED}
 
@@ -45,18 +44,14 @@ async def test_control_c_twice(idp, upstream):
         await client.send(b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n")
         await upstream.head()
 
-        def interrupt():
-            for pid in gateway.processes():
-                os.kill(pid, signal.SIGINT)
-
-        interrupt()
+        gateway.signal_all(signal.SIGINT)
 
         async def draining():
             return (await gateway.readiness())[1].get("reasons") == ["draining"]
 
         await until(draining, "the beginning of the end")
         assert gateway.process.exit_code is None
-        interrupt()
+        gateway.signal_all(signal.SIGINT)
         assert await asyncio.to_thread(gateway.process._process.wait, 30) == 130
         assert await client.ended()
     assert gateway.processes() == []

@@ -1,13 +1,12 @@
 """redis-py's clients for every form of `cache.redis.url`, and every touch of what is not its public interface."""
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import suppress
 from random import SystemRandom
 from ssl import SSLContext
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from redis.asyncio import Connection, ConnectionPool, RedisCluster, UnixDomainSocketConnection
+from redis.asyncio import ConnectionPool, RedisCluster
 from redis.asyncio import Redis as RedisClient
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection
@@ -17,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from fastgate.model import Redis
+from fastgate.tokens.shared.connections import CLOSE_SECONDS, Opened, PlainConnection, TlsConnection, UnixConnection
 
 SLOTS_FIRST: Final = 4
 SLOTS_MAX: Final = 32
@@ -28,7 +28,6 @@ CONNECT_SECONDS: Final = 1.0
 """For connecting, TLS and logging in; whoever waits for an operation has a shorter deadline of his own."""
 SENTINEL_SECONDS: Final = 0.25
 """For one Sentinel to answer before the next one is asked."""
-CLOSE_SECONDS: Final = 0.25
 _chance: Final = SystemRandom()
 
 Client = RedisClient | RedisCluster
@@ -37,11 +36,13 @@ Client = RedisClient | RedisCluster
 class Way:
     """An open way to Redis: a client for operations, and a connection for messages only."""
 
-    __slots__ = ("client", "messages")
+    __slots__ = ("_opened", "client", "messages")
 
-    def __init__(self, client: Client, messages: AbstractConnection) -> None:
+    def __init__(self, client: Client, messages: AbstractConnection, opened: Opened) -> None:
+        """`opened` has the connections of both."""
         self.client = client
         self.messages = messages
+        self._opened = opened
 
     async def ping(self) -> None:
         """See that it answers; of a Cluster, every master."""
@@ -52,16 +53,14 @@ class Way:
             await asyncio.gather(*(self.client.ping() for _ in range(SLOTS_FIRST)))
 
     async def close(self) -> None:
-        """Close every connection, also those that are in use."""
-        closing = [self.messages.disconnect(nowait=True), self.client.aclose()]
-        if isinstance(self.client, RedisCluster):
-            # While it wants to look its nodes up again, it takes itself for closed.
-            nodes = self.client.nodes_manager
-            closing += [node.disconnect() for node in (*nodes.nodes_cache.values(), *nodes.startup_nodes.values())]
-        for each in closing:
+        """Close every connection, also those that are in use, whatever else is under way or cancelled meanwhile."""
+        try:
+            await self._opened.close()
+        finally:
+            # Nothing is open any more: it only has to know.
             with suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS):
-                    await each
+                    await self.client.aclose()
 
 
 class Ways:
@@ -78,7 +77,7 @@ class Ways:
         options = await self._options()
         pool = ConnectionPool(max_connections=CONNECTIONS_MAX, **options)
         made = options.pop("connection_class")
-        return await _met(Way(RedisClient.from_pool(pool), made(**options)))
+        return await _met(Way(RedisClient.from_pool(pool), made(**options), options["opened"]))
 
     def doubt(self) -> None:
         """Ask another Sentinel first the next time: what this one called the master was none."""
@@ -89,17 +88,17 @@ class Ways:
         redis = self._redis
         options = {"db": redis.database, "username": redis.username, "password": redis.password, **_PLAIN}
         if redis.kind == "unix":
-            return {"connection_class": UnixDomainSocketConnection, "path": redis.path, **options}
+            return {"connection_class": UnixConnection, "opened": Opened(), "path": redis.path, **options}
         host, port = await self._master() if redis.kind == "sentinel" else redis.addresses[0]
-        return {**_over(redis.tls), "host": host, "port": port, **options}
+        return {**_over(redis.tls, Opened()), "host": host, "port": port, **options}
 
     async def _master(self) -> tuple[str, int]:
-        redis = self._redis
+        redis, opened = self._redis, Opened()
         asking = Sentinel([])  # type: ignore[no-untyped-call]
         asking.sentinels = [
             RedisClient.from_pool(
                 ConnectionPool(
-                    **_over(redis.tls),
+                    **_over(redis.tls, opened),
                     host=host,
                     port=port,
                     username=redis.sentinel_username,
@@ -112,28 +111,28 @@ class Ways:
         try:
             host, port = await asking.discover_master(redis.master)
         finally:
-            await asking.aclose()
+            await opened.close()
         return str(host), int(port)
 
     async def _cluster(self) -> Way:
         redis = self._redis
-        client = RedisCluster(
+        client = _Cluster(
             startup_nodes=[ClusterNode(host, port) for host, port in redis.addresses],
             username=redis.username,
             password=redis.password,
             max_connections=CONNECTIONS_MAX,
             **_PLAIN,
         )
-        if redis.tls is not None:
-            # Its own way to say this reads files, for every connection anew.
-            client.get_connection_kwargs().update(_over(redis.tls))
-            for node in client.startup_nodes:
-                node.connection_class = _TlsConnection
-                node.connection_kwargs["tls"] = redis.tls
-        over = _over(redis.tls)
+        client.opened = opened = Opened()
+        over = _over(redis.tls, opened)
+        # It has a way of its own to say TLS, which reads files, for every connection anew.
+        client.get_connection_kwargs().update(over)
         made = over.pop("connection_class")
+        for node in client.startup_nodes:
+            node.connection_class = made
+            node.connection_kwargs.update(over)
         options = {"username": redis.username, "password": redis.password, **over, **_PLAIN}
-        way = Way(client, made(**options))
+        way = Way(client, made(**options), opened)
         try:
             await client.initialize()
         except BaseException:
@@ -144,15 +143,16 @@ class Ways:
         return await _met(way)
 
 
-class _TlsConnection(Connection):
-    """A connection with a TLS context that was made once."""
+class _Cluster(RedisCluster):
+    """A Cluster that stays closed: whoever still asks it makes it look its nodes up again."""
 
-    def __init__(self, *, tls: SSLContext, **options: Any) -> None:
-        super().__init__(**options)
-        self._tls = tls
+    opened: Opened
 
-    def _connection_arguments(self) -> Mapping[str, Any]:
-        return {**super()._connection_arguments(), "ssl": self._tls}
+    async def initialize(self, *arguments: Any, **named: Any) -> Self:
+        await super().initialize(*arguments, **named)
+        if self.opened.closed:
+            await self.aclose()
+        return self
 
 
 _PLAIN: Final[dict[str, Any]] = {
@@ -165,8 +165,10 @@ _PLAIN: Final[dict[str, Any]] = {
 """Deadlines are ours, and so is trying again; nothing is said to Redis that an ACL might forbid."""
 
 
-def _over(tls: SSLContext | None) -> dict[str, Any]:
-    return {"connection_class": Connection} if tls is None else {"connection_class": _TlsConnection, "tls": tls}
+def _over(tls: SSLContext | None, opened: Opened) -> dict[str, Any]:
+    if tls is None:
+        return {"connection_class": PlainConnection, "opened": opened}
+    return {"connection_class": TlsConnection, "opened": opened, "tls": tls}
 
 
 async def _met(way: Way) -> Way:

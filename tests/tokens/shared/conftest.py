@@ -3,8 +3,10 @@
 from contextlib import AsyncExitStack
 
 import pytest
+import trustme
 
 from tests.conftest import real
+from tests.support.process import scratch
 from tests.support.redis import Redis
 from tests.tokens.shared.parts import Worker
 
@@ -42,3 +44,17 @@ async def worker(idp):
             return await stack.enter_async_context(Worker(at, changes.pop("idp", idp), **changes))
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def certificates():
+    """Give a folder with those of a server, of ours, and of who issued them."""
+    ca = trustme.CA()
+    folder = scratch("redis-tls")
+    ca.cert_pem.write_to_path(folder / "ca.pem")
+    leaf = ca.issue_cert("127.0.0.1")
+    leaf.private_key_pem.write_to_path(folder / "key.pem")
+    leaf.cert_chain_pems[0].write_to_path(folder / "server.pem")
+    ours = ca.issue_cert("gateway.test")
+    ours.private_key_and_cert_chain_pem.write_to_path(folder / "ours.pem")
+    return folder

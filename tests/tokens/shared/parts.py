@@ -1,6 +1,7 @@
 """What the tests of the shared tier are made of: workers in this process, each with a memory and a line of its own."""
 
 import asyncio
+import ssl
 import time
 from dataclasses import replace
 from types import TracebackType
@@ -118,3 +119,11 @@ def question(worker, value):
     return Question(
         worker.provider, token_key(worker.provider, value), lambda _: True, never, lambda s: s, lambda: False
     )
+
+
+def trusting(folder, *, ours=True):
+    """Trust the certificates of a folder, and show our own."""
+    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    if ours:
+        context.load_cert_chain(folder / "ours.pem")
+    return context

@@ -5,14 +5,12 @@ import ssl
 import time
 
 import pytest
-import trustme
 
 from fastgate.model import INACTIVE
 from fastgate.tokens.shared import leases
 from tests.conftest import real
-from tests.support.process import scratch
 from tests.support.redis import Cluster, Redis, Replicated
-from tests.tokens.shared.parts import soon
+from tests.tokens.shared.parts import soon, trusting
 
 
 @pytest.fixture(autouse=True)
@@ -38,26 +36,6 @@ async def works(worker, settings, idp):
     assert not await two.shared.first("jti", 10)
     assert one.count("redis_errors") == two.count("redis_errors") == 0
     return one, two
-
-
-@pytest.fixture(scope="module")
-def certificates():
-    ca = trustme.CA()
-    folder = scratch("redis-tls")
-    ca.cert_pem.write_to_path(folder / "ca.pem")
-    leaf = ca.issue_cert("127.0.0.1")
-    leaf.private_key_pem.write_to_path(folder / "key.pem")
-    leaf.cert_chain_pems[0].write_to_path(folder / "server.pem")
-    ours = ca.issue_cert("gateway.test")
-    ours.private_key_and_cert_chain_pem.write_to_path(folder / "ours.pem")
-    return folder
-
-
-def trusting(folder, *, ours=True):
-    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-    if ours:
-        context.load_cert_chain(folder / "ours.pem")
-    return context
 
 
 async def test_over_tls_with_a_certificate_of_our_own(certificates, idp, worker):
