@@ -140,9 +140,10 @@ class Session:
             self._line.close(Fault.BYPASSED)
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # Before anything is waited for: a gateway that ends just now cancels that.
             if way is not None:
                 self._retire(way)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _broken(self) -> None:
         await self._line.broken.wait()

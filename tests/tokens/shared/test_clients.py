@@ -83,6 +83,19 @@ async def test_opening_that_is_cancelled_at_any_moment(form):
     await nobody_is_connected(redis)
 
 
+async def test_a_gateway_that_ends_while_redis_is_being_lost(form, worker, idp):
+    """R10: the session is at its own end then, at whatever moment of it."""
+    redis, settings = form
+    for turns in range(20):
+        one = await worker(settings)
+        assert one.up
+        redis.call("CLIENT", "KILL", "TYPE", "pubsub")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await one.tokens.close()
+        await nobody_is_connected(redis)
+
+
 @pytest.mark.parametrize("form", [each for each in FORMS if each.startswith("cluster")], indirect=True)
 async def test_closed_while_it_looks_its_nodes_up(form):
     """R10: a client that has everything it wanted when it is closed takes itself for closed, too."""
