@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp import http_exceptions, http_writer
+from aiohttp import http_exceptions
 from aiohttp.connector import Connection
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
@@ -152,9 +152,10 @@ def _prepare(method: str, url: str, headers: Mapping[str, str], max_answer: int)
     fields["Accept-Encoding"] = "identity"
     request = aiohttp.ClientRequest(method, URL(url), headers=fields, loop=asyncio.get_running_loop())
     request.headers.popall("Content-Length", None)
-    line = f"{method} {request.url.raw_path_qs} HTTP/1.1"
-    start = http_writer._serialize_headers(line, request.headers).removesuffix(b"\r\n")  # noqa: SLF001
-    return _Prepared(headers, request, start, max_answer)
+    lines = (f"{method} {request.url.raw_path_qs} HTTP/1.1", *(": ".join(each) for each in request.headers.items()))
+    if any(forbidden in line for line in lines for forbidden in "\r\n\0"):
+        raise ValueError("a field that is none")
+    return _Prepared(headers, request, "".join(f"{line}\r\n" for line in lines).encode(), max_answer)
 
 
 async def _exchange(pool: QuietConnector, prepared: _Prepared, message: bytes) -> Answer:

@@ -177,6 +177,22 @@ async def test_an_answer_that_says_it_is_not_compressed(idp, introspector_of):
     assert isinstance(await introspector_of(provider_at(idp)).introspect("t"), ActiveToken)
 
 
+async def test_interim_answers_come_first(idp, introspector_of):
+    """I4: they are not the answer (RFC 9110 section 15.2)."""
+    interim = b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n"
+    idp.will(interim + says({"active": False}))
+    assert await introspector_of(provider_at(idp)).introspect("t") is INACTIVE
+
+
+async def test_a_configured_header_that_would_be_two(idp, introspector_of):
+    """N80: nothing is sent that is not a field."""
+    introspector = introspector_of(provider_at(idp, headers=(("X-A", "a\r\nX-B: b"),)))
+    with pytest.raises(IntrospectionError) as failure:
+        await introspector.introspect("t")
+    assert failure.value.kind is Cannot.MALFORMED
+    assert idp.requests == []
+
+
 async def test_configured_headers_never_ask_for_compression(idp, introspector_of):
     """N27: in no spelling."""
     provider = provider_at(idp, headers=(("accept-ENCODING", "gzip"), ("user-agent", "mine")))
