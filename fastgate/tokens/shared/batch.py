@@ -83,9 +83,14 @@ class Batch:
         fault = Fault.BYPASSED  # where this task is cancelled
         answers: Sequence[Any] | None = None
         try:
-            answers = await self._line.script(self._script, keys, arguments, urgent=self._urgent)
+            said = await self._line.script(self._script, keys, arguments, urgent=self._urgent)
         except RedisError as error:
             fault = error.fault
+        else:
+            if len(said) == len(wanted):
+                answers = said
+            else:
+                fault = Fault.PROTOCOL
         finally:
             for at, each in enumerate(wanted):
                 each.then(RedisError(fault) if answers is None else answers[at])

@@ -7,7 +7,7 @@ import pytest
 
 from fastgate.tokens.shared.batch import MOST, Batch
 from fastgate.tokens.shared.faults import RedisError
-from fastgate.tokens.shared.scripts import LOOK
+from fastgate.tokens.shared.scripts import LOOK, Script
 
 
 def scripts(redis):
@@ -91,3 +91,10 @@ async def test_claims_and_answers_of_one_turn(redis, idp, worker):
     assert one.count("leases", "owner") == 10
     assert redis.keys("*:lease:*") == []
     assert len(redis.keys("*:state:*")) == 10
+
+
+async def test_answers_that_are_not_for_all(one):
+    """R7: something that calls itself Redis says too little: nobody waits for ever, nobody gets another's answer."""
+    batch = Batch(one.shared._states._line, Script("return {}"), together=True)
+    failed = await asyncio.gather(*(batch.run((f"k{number}",)) for number in range(3)), return_exceptions=True)
+    assert [str(each.fault) for each in failed] == ["protocol"] * 3
