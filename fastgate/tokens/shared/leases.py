@@ -25,8 +25,6 @@ LEASE_SECONDS: Final = 0.75
 LEASE_SECONDS_MIN: Final = 0.1
 RENEWALS: Final = 4
 """Times that a lease is renewed while it lasts: an owner that stands still for a moment keeps it."""
-RENEWED_TOGETHER: Final = 64
-"""Leases that are renewed in one operation, where all keys are on one server."""
 LEASE_SIZE_MAX: Final = 4096
 """Octets, with everybody who waits; whoever does not fit in looks again when the lease ends."""
 WAITER_SIZE: Final = 16
@@ -98,15 +96,15 @@ class Leases:
         *,
         together: bool,
     ) -> None:
-        """`together`: one operation may touch several leases, as all keys are on one server."""
+        """`together`: see `Batch`."""
         self._line = line
-        self._claiming = Batch(line, CLAIM, together=together)
+        self._claims = Batch(line, CLAIM, together=together)
+        self._renewals = Batch(line, RENEW, together=together, urgent=True)
         self._states = states
         self._keyring = keyring
         self._clock = clock
         self._stats = stats
         self._channel = f"{prefix}:to:"
-        self._together = together
         self.waiter = os.urandom(WAITER_SIZE // 2).hex()
         """Our name among those who wait."""
         self._held: dict[bytes, Lease] = {}
@@ -132,7 +130,7 @@ class Leases:
         claim = at + owner + self._keyring.stamp(LEASE, place.lease.encode(), at + owner)
         seconds = max(LEASE_SECONDS_MIN, min(LEASE_SECONDS, timeout / 3))
         arguments = (known, claim, _milliseconds(seconds), self.waiter, LEASE_SIZE_MAX)
-        outcome, *rest = await self._claiming.run((place.state, place.lease), arguments)
+        outcome, *rest = await self._claims.run((place.state, place.lease), arguments)
         match outcome:
             case b"taken":
                 lease = Lease(place, claim, seconds, rest[0].decode())
@@ -169,20 +167,15 @@ class Leases:
         while self._held:
             seconds = min(lease.seconds for lease in self._held.values())
             await asyncio.sleep(seconds / RENEWALS)
-            held = list(self._held.values())
-            size = RENEWED_TOGETHER if self._together else 1
-            await asyncio.gather(*(self._renew(held[at : at + size]) for at in range(0, len(held), size)))
+            await asyncio.gather(*(self._renew(lease) for lease in self._held.values()))
 
-    async def _renew(self, leases: list[Lease]) -> None:
-        seconds = max(lease.seconds for lease in leases)
-        arguments: list[bytes | str | int] = [_milliseconds(seconds), *(lease.claim for lease in leases)]
+    async def _renew(self, lease: Lease) -> None:
         try:
-            renewed = await self._line.script(RENEW, [lease.place.lease for lease in leases], arguments, urgent=True)
+            in_force = await self._renewals.run((lease.place.lease,), (_milliseconds(lease.seconds), lease.claim))
         except RedisError:
             return  # the line says so to everybody
-        for lease, in_force in zip(leases, renewed, strict=True):
-            if not in_force:
-                self._held.pop(lease.claim, None)
+        if not in_force:
+            self._held.pop(lease.claim, None)
 
     # --- its end ------------------------------------------------------------------------------------------
 
@@ -247,10 +240,11 @@ class Leases:
 
     async def close(self) -> None:
         """Finish what is under way, and stop renewing."""
-        await self._claiming.close()
+        await self._claims.close()
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
+        await self._renewals.close()
 
 
 def _flight(place: Place, owner: bytes) -> bytes:

@@ -69,19 +69,15 @@ return {'held', held, redis.call('PTTL', KEYS[2])}
 is to be woken instead, the most octets of a lease. Returns the value that landed, with the milliseconds left of it; or
 taken, with what is wrong with a value that is no state; or who held the lease before; or odd, or refused."""
 
-RENEW: Final = Script("""
-local renewed = {}
-for at, key in ipairs(KEYS) do
-  local claim = ARGV[at + 1]
-  if redis.pcall('GETRANGE', key, 0, #claim - 1) == claim then
-    renewed[at] = redis.call('PEXPIRE', key, ARGV[1])
-  else
-    renewed[at] = 0
-  end
-end
-return renewed
-""")
-"""KEYS: leases. ARGV: milliseconds, then the claim of each. Returns 1 for each that is in force."""
+RENEW: Final = for_each(
+    """
+if redis.pcall('GETRANGE', KEYS[1], 0, #ARGV[2] - 1) ~= ARGV[2] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[1])
+""",
+    keys=1,
+    arguments=2,
+)
+"""KEYS: the lease. ARGV: milliseconds, the claim. Returns 1 when it is in force."""
 
 LAND: Final = for_each(
     """
