@@ -22,11 +22,17 @@ from tests.support.cache import Missing  # noqa: E402 - the path is set just abo
 from tests.support.corpus import Corpus  # noqa: E402
 from tests.support.httpbin import Httpbin  # noqa: E402
 from tests.support.keycloak import Keycloak  # noqa: E402
+from tests.support.loop import Loop  # noqa: E402
 from tests.support.oidc_provider import OidcProvider  # noqa: E402
 from tests.support.upstream import Upstream  # noqa: E402
 
 Part = TypeVar("Part")
 NOTES = pytest.StashKey[list[str]]()
+
+
+def pytest_asyncio_loop_factories(config, item):
+    """Run on asyncio's own loop, where a room says nothing else."""
+    return {"asyncio": Loop}
 
 
 def real(start: Callable[[], Part]) -> Part:
