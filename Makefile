@@ -2,6 +2,7 @@
 #
 #   make demo            install and run `fastgate demo`
 #   make test            format, lint, types, import contracts, every test but Keycloak's, coverage
+#   make again           the tests that failed last, with nothing beside them
 #   make test-keycloak   the tutorial against a real Keycloak (Java 17+, Maven Central); says so where it cannot be had
 #   make test-python     the unit tests on another Python (3.12 or 3.13) where there is one
 #   make bench           every measurement of bench/README.md beside nginx, HAProxy and Apache (20 minutes);
@@ -29,9 +30,9 @@ OTHER_PYTHON ?= $(shell for python in python3.13 python3.12 \
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
-PYTEST := -m pytest -q -p no:cacheprovider
+PYTEST := -m pytest -q
 
-.PHONY: help demo test scripts unit test-keycloak test-python bench fuzz format lock docs clean
+.PHONY: help demo test scripts unit branches again test-keycloak test-python bench fuzz format lock docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -73,8 +74,17 @@ scripts: $(VENV)/.test
 unit: $(VENV)/.test
 	@echo "== tests"
 	FASTGATE_PARTS=required $(PY) $(PYTEST) -n 2 --dist loadfile -m "not keycloak" --cov --cov-report=term:skip-covered
-	echo "== every branch of policy/ and gate.py"
+	$(MAKE) branches
+
+branches: $(VENV)/.test
+	@echo "== every branch of policy/ and gate.py"
 	$(VENV)/bin/coverage report --include='fastgate/policy/*,fastgate/gate.py' --skip-covered --show-missing --fail-under=100
+
+# What failed last, with nothing beside it.
+again: RUN ?= $(PY)
+again:
+	@FASTGATE_PARTS=required $(RUN) $(PYTEST) -m "not keycloak" --cov --cov-append --cov-report= \
+		--last-failed --last-failed-no-failures=none
 
 # Status 3 of `prepare`: Java or Maven Central cannot be had here; it has said so.
 test-keycloak: $(VENV)/.test

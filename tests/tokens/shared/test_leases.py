@@ -7,7 +7,7 @@ import pytest
 
 from fastgate.errors import Cannot, IntrospectionError
 from fastgate.model import INACTIVE, ActiveToken
-from fastgate.tokens.shared import leases
+from fastgate.tokens.shared import leases, obtaining
 from fastgate.tokens.shared.leases import Held, Lease
 from fastgate.tokens.shared.states import Entry
 from tests.support.idp import says
@@ -236,8 +236,11 @@ async def test_redis_dies_while_another_worker_asks(own_redis, idp, worker):
     assert len(idp.questions) == 3
 
 
-async def test_the_line_breaks_for_a_moment_while_another_worker_asks(redis, idp, worker):
+async def test_the_line_breaks_for_a_moment_while_another_worker_asks(redis, idp, worker, monkeypatch):
     """R4, I10: whoever waits goes on waiting when the line is open again at once."""
+    # "At once" is as long as it takes on a machine with other things to do.
+    monkeypatch.setattr(obtaining, "REGAIN_SECONDS", AMPLE)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", AMPLE)
     hold = held(idp)
     one, two = await worker(redis), await worker(redis)
     first = asyncio.ensure_future(one.get("t"))
