@@ -163,7 +163,9 @@ class DownstreamProtocol(RequestHandler):
         self._write_deadline.close()
         super().connection_lost(exc)
         self._inbox = b""
-        self._express = None  # it knows us, too
+        # They know us, too: nothing of a connection is left to the garbage collector.
+        self._express = None
+        self._body = NOTHING
 
     def force_close(self) -> None:
         """Let go of the client: also aiohttp's way to close an idle connection, and to say that one was lost."""

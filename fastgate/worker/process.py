@@ -228,9 +228,10 @@ def _collect_seldom() -> None:
     gc.collect()
     gc.freeze()
     # A full collection walks every token state that is remembered, hundreds of thousands of them, while everybody
-    # waits; next to nothing on the way of a request is a cycle. A collection of 50,000 new objects takes 25 ms of the
-    # processor, and twice to six times as long on a busy machine; of 10,000, 6 to 9 ms.
-    gc.set_threshold(10_000, 100, 100)
+    # waits; next to nothing on the way of a request is a cycle. So most collections walk 2,000 new objects (1.4 ms of
+    # the processor, and twice to six times as long on a busy machine), one in six those of the six (12 ms), and one in
+    # 120 million new objects all.
+    gc.set_threshold(2_000, 5, 10_000)
 
 
 def call_process(name: str) -> None:
