@@ -166,6 +166,7 @@ class DownstreamProtocol(RequestHandler):
         # They know us, too: nothing of a connection is left to the garbage collector.
         self._express = None
         self._body = NOTHING
+        self._stage = _PARTING  # a body that could break is nobody's now, and NOTHING is everybody's
 
     def force_close(self) -> None:
         """Let go of the client: also aiohttp's way to close an idle connection, and to say that one was lost."""

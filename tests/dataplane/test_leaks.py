@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from fastgate.dataplane.body import NOTHING
 from fastgate.dataplane.download import Download
 from fastgate.dataplane.exchange import Exchange
 from fastgate.dataplane.server import DownstreamProtocol
@@ -120,18 +121,38 @@ async def test_a_client_that_leaves_at_any_octet(upstream: Upstream, plane: Plan
 async def test_a_connection_leaves_nothing_for_the_garbage_collector(upstream: Upstream, plane: Plane, raw: bytes):
     """Figure 25: clients that come and go, wherever they go, must not have it stop everything, again and again."""
     before = Baseline(plane)
+    connections = held(DownstreamProtocol)
+    head = raw.index(b"\r\n\r\n") + 4
     gc.disable()
     try:
-        head = raw.index(b"\r\n\r\n") + 4
-        for cut in {20, head, min(head + 1, len(raw)), min(head + 4, len(raw)), len(raw)}:
+        for cut in sorted({20, head, min(head + 1, len(raw)), min(head + 4, len(raw)), len(raw)}):
+            asked = len(upstream.requests)
             async with await plane.client() as client:
                 await client.send(raw[:cut])
-                await plane.until(lambda: held(DownstreamProtocol), "the connection")
-                await asyncio.sleep(0.001 * (cut % 2))  # half of them leave a moment later
+                await plane.until(lambda: held(DownstreamProtocol) == connections + 1, "the connection")
+                if cut == len(raw):
+                    await upstream.head(asked)
             await plane.until(lambda: held(*KEPT) <= before.objects, "the connection to be forgotten")
     finally:
         gc.enable()
     await before.is_back(upstream)
+
+
+async def test_a_connection_that_is_told_of_its_end_twice(upstream: Upstream, plane: Plane):
+    """What no request has for a body is shared by all connections: nothing that comes late may break it."""
+    async with await plane.client() as client:
+        await client.send(LENGTH[: LENGTH.index(GET) - 5])
+        await plane.until(lambda: plane.server.connections, "the connection")
+        (connection,) = plane.server.connections
+        await upstream.head(0)
+        client.abort()
+    await plane.until(lambda: not plane.server.connections, "its end")
+    connection.eof_received()
+    assert NOTHING._error is None
+    async with await plane.client() as client:
+        await client.send(GET)
+        await upstream.until(lambda: upstream.requests[-1].method == "GET", "the next request")
+    upstream.broken.clear()
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 5])
