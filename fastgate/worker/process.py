@@ -229,8 +229,8 @@ def _collect_seldom() -> None:
     gc.freeze()
     # A full collection walks every token state that is remembered, hundreds of thousands of them, while everybody
     # waits; next to nothing on the way of a request is a cycle. So most collections walk 2,000 new objects (1.4 ms of
-    # the processor, and twice to six times as long on a busy machine), one in six those of the six (12 ms), and one in
-    # 120 million new objects all.
+    # the processor, and twice to six times as long on a busy machine), the one after six of these what they have left
+    # (12 ms), and one in 140 million new objects all.
     gc.set_threshold(2_000, 5, 10_000)
 
 

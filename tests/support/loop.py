@@ -13,7 +13,7 @@ class Loop(asyncio.SelectorEventLoop):
     gateway runs on, accepts a connection and makes its transport in one step.
     """
 
-    async def _accept_connection2(  # type: ignore[override]  # not in typeshed
+    async def _accept_connection2(
         self,
         protocol_factory: Any,
         conn: socket.socket,
@@ -25,5 +25,4 @@ class Loop(asyncio.SelectorEventLoop):
         if server is not None and not server.sockets:
             conn.close()
             return
-        accepting = super()._accept_connection2  # type: ignore[misc]
-        await accepting(protocol_factory, conn, extra, sslcontext, server, *timeouts)
+        await super()._accept_connection2(protocol_factory, conn, extra, sslcontext, server, *timeouts)
